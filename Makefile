@@ -1,0 +1,91 @@
+# A bare "make" lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+# Time for each fuzz target, and how many run at once (each on one core).
+FUZZTIME  ?= 20s
+FUZZ_JOBS ?= $(shell nproc)
+# Upper bound in seconds for all fuzz targets together; 0 is none. With more targets than fit, each gets less.
+FUZZ_TOTAL ?= 0
+
+BENCH ?= .
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# Stock RocksDB of the three lines that TiKV forked.
+ROCKSDBJNI := 6.4.6 6.29.5 8.10.2
+ORACLE_DIR := .cache/oracle
+ORACLE_JARS := $(ROCKSDBJNI:%=$(ORACLE_DIR)/rocksdbjni-%.jar)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the static binary bin/tikv-repair
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/tikv-repair \
+		-ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' ./cmd/tikv-repair
+
+.PHONY: demo
+demo: build ## repair real TiKV directories of the fixtures before your eyes
+	tests/demo/demo.sh
+
+.PHONY: test
+test: ## run all tests that need nothing but Go
+	go test ./...
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, and the rules of tests/arch
+	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.cache/*' -not -path './.git/*')); \
+	if [[ -n "$$unformatted" ]]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	@if [[ -e /usr/include/rocksdb/c.h || "$${TIKV_REPAIR_ORACLE:-}" = 1 ]]; then \
+		echo 'CGO_ENABLED=1 go vet -tags rocksdb ./...'; CGO_ENABLED=1 go vet -tags rocksdb ./...; \
+	else echo 'SKIPPED: go vet -tags rocksdb (no rocksdb/c.h; install librocksdb-dev)'; fi
+	go run $(STATICCHECK) ./...
+	go test -count=1 ./tests/arch
+
+.PHONY: race
+race: ## short tests under the race detector
+	CGO_ENABLED=1 go test -race -short ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (20s); FUZZ_JOBS at once
+	FUZZTIME='$(FUZZTIME)' FUZZ_JOBS='$(FUZZ_JOBS)' FUZZ_TOTAL='$(FUZZ_TOTAL)' .ci/fuzz
+
+.PHONY: crash
+crash: ## cut the power at every write: the crash tests on whole directories
+	go test -count=1 -run Crash ./tests/crash/...
+
+# datadriven registers -rewrite; test binaries without it would reject the flag.
+.PHONY: golden
+golden: ## rewrite the golden files from what the code does now; then read git diff
+	@pkgs=$$({ grep -rlE --include='*_test.go' 'cockroachdb/datadriven|flag\.Bool\("rewrite"' . || true; } | xargs -r -n1 dirname | sort -u); \
+	if [[ -z "$$pkgs" ]]; then echo 'no package with golden files'; exit 0; fi; \
+	echo go test -count=1 $$pkgs -rewrite; go test -count=1 $$pkgs -rewrite
+
+.PHONY: bench
+bench: ## benchmarks (BENCH=regexp)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+# Only packages that ask a judge: the others do not change with the tag.
+.PHONY: oracle
+oracle: oracle-deps ## compare with real RocksDB; a judge that is missing is a failure (needs librocksdb-dev, rocksdb-tools, Java)
+	@pkgs=$$(go list -tags rocksdb -f '{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
+		| awk '/tests\/oracle\/|linxGnu\/grocksdb/ { print $$1 }'); \
+	echo CGO_ENABLED=1 TIKV_REPAIR_ORACLE=1 go test -count=1 -tags rocksdb $$pkgs; \
+	CGO_ENABLED=1 TIKV_REPAIR_ORACLE=1 go test -count=1 -tags rocksdb $$pkgs
+
+.PHONY: oracle-deps
+oracle-deps: $(ORACLE_JARS) ## fetch real RocksDB (rocksdbjni) from Maven Central into .cache/oracle
+
+# Into a directory of its own first: a half-fetched jar must not look like a whole one.
+$(ORACLE_DIR)/rocksdbjni-%.jar:
+	@mkdir -p $(ORACLE_DIR)/part-$*
+	mvn -q -B dependency:copy -Dartifact=org.rocksdb:rocksdbjni:$* -DoutputDirectory=$(CURDIR)/$(ORACLE_DIR)/part-$*
+	@mv $(ORACLE_DIR)/part-$*/rocksdbjni-$*.jar $@ && rmdir $(ORACLE_DIR)/part-$*

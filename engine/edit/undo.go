@@ -1,0 +1,308 @@
+package edit
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+
+	"github.com/tikv-repair/tikv-repair/engine"
+	"github.com/tikv-repair/tikv-repair/engine/base"
+)
+
+// Undo takes the edit back, from any state before TiKV was started on the result. It is idempotent. It refuses (ErrPlanMismatch)
+// when a switched file holds neither its old nor its new content. A start that the fence stopped does not count: it rewrites
+// last_tikv.toml and nothing else.
+//
+//	crash at any point: the fence is there (it is written first), the journal says undoing; a rerun of undo goes on.
+func (t *Tx) Undo() error {
+	if t.J.State == Undone {
+		return t.RemoveOwnFenceIfAny()
+	}
+	if t.J.State == Discarding {
+		return &base.Error{Class: base.ErrPlanMismatch, Op: "undo", Path: t.backup, Offset: -1,
+			Reason: "the backup is being discarded, it is no longer whole", Next: "tikv-repair discard " + t.dir}
+	}
+	if err := t.Check(); err != nil {
+		return err
+	}
+	if err := t.fence(); err != nil {
+		return err
+	}
+	t.J.State = Undoing
+	if err := t.save(); err != nil {
+		return err
+	}
+	for _, s := range t.J.Saved {
+		if err := t.giveBack(s); err != nil {
+			return err
+		}
+	}
+	if err := t.syncSavedDirs(); err != nil {
+		return err
+	}
+	// The old version must be whole before CURRENT names it again; the new files leave after that.
+	for _, s := range t.J.Switches {
+		p := abs(t.fs, t.dir, s.Path)
+		now, err := base.ReadFile(t.fs, p)
+		if err != nil {
+			return err
+		}
+		if string(now) == s.Old {
+			continue
+		}
+		if err := base.WriteFileSync(t.fs, p+StagedSuffix, []byte(s.Old), p); err != nil {
+			return err
+		}
+		if err := t.fs.Rename(p+StagedSuffix, p); err != nil {
+			return base.IO("rename to", p, err)
+		}
+	}
+	if err := t.syncDirs(); err != nil {
+		return err
+	}
+	if err := t.setAside(); err != nil {
+		return err
+	}
+	t.J.State = Undone
+	if err := t.save(); err != nil {
+		return err
+	}
+	return t.RemoveOwnFenceIfAny()
+}
+
+// fence makes sure that TiKV cannot start while files move back.
+func (t *Tx) fence() error {
+	f, err := engine.ReadFence(t.fs, t.dir)
+	if err != nil {
+		return err
+	}
+	if f != nil && f.Ours && f.PlanID == t.J.PlanID {
+		return nil
+	}
+	if f != nil && f.Ours {
+		return &base.Error{Class: base.ErrPlanMismatch, Op: "undo", Path: t.dir, Offset: -1,
+			Reason: fmt.Sprintf("another plan, %s, is in progress here", f.PlanID), Next: "tikv-repair undo --plan-id " + f.PlanID + " " + t.dir}
+	}
+	mark := t.fs.PathJoin(t.dir, engine.PanicMark)
+	if f != nil && !t.J.ForeignPanicMark {
+		// TiKV marked the store after the repair: that mark must outlive the undo.
+		if err := base.WriteFileSync(t.fs, t.fs.PathJoin(t.backup, engine.PanicMark), f.Raw, mark); err != nil {
+			return err
+		}
+		t.J.ForeignPanicMark = true
+		if err := t.save(); err != nil {
+			return err
+		}
+	}
+	return engine.TakeOverMark(t.fs, t.dir, t.J.PlanID)
+}
+
+// RemoveOwnFenceIfAny ends an undo: a foreign panic mark comes back in place of the fence, otherwise the fence goes.
+func (t *Tx) RemoveOwnFenceIfAny() error {
+	f, err := engine.ReadFence(t.fs, t.dir)
+	if err != nil || f == nil || !f.Ours || f.PlanID != t.J.PlanID {
+		return err
+	}
+	if !t.J.ForeignPanicMark {
+		return t.RemoveFence()
+	}
+	old := t.fs.PathJoin(t.backup, engine.PanicMark)
+	raw, err := base.ReadFile(t.fs, old)
+	if err != nil {
+		return err
+	}
+	return replaceFile(t.fs, t.fs.PathJoin(t.dir, engine.PanicMark), raw, old)
+}
+
+// giveBack restores a saved file when something has removed it from its place.
+func (t *Tx) giveBack(s Saved) error {
+	p, b := abs(t.fs, t.dir, s.Path), abs(t.fs, t.dir, s.Backup)
+	st, err := t.fs.Stat(p)
+	if err == nil && st.Size() == s.Bytes {
+		return nil
+	}
+	if err != nil && !isNotExist(err) {
+		return base.IO("stat", p, err)
+	}
+	if err == nil {
+		return &base.Error{Class: base.ErrPlanMismatch, Op: "undo", Path: p, Offset: -1,
+			Reason: fmt.Sprintf("it has %d bytes, it had %d", st.Size(), s.Bytes), Next: "the saved file is " + b}
+	}
+	if err := t.fs.Link(b, p); err == nil {
+		return nil
+	}
+	return t.copyFile(b, p)
+}
+
+func (t *Tx) syncSavedDirs() error {
+	seen := map[string]bool{}
+	for _, s := range t.J.Saved {
+		d := t.fs.PathDir(abs(t.fs, t.dir, s.Path))
+		if !seen[d] {
+			seen[d] = true
+			if err := base.SyncDir(t.fs, d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// setAside moves new files, published or staged, into the backup: nothing is deleted before discard. They are renamed within
+// their file system, since a file of another mount cannot be.
+func (t *Tx) setAside() error {
+	created := map[string]bool{}
+	for _, c := range t.J.Created {
+		created[abs(t.fs, t.dir, c)] = true
+	}
+	for _, rd := range t.J.Dirs {
+		d := abs(t.fs, t.dir, rd)
+		names, err := t.fs.List(d)
+		if err != nil {
+			return base.IO("list", d, err)
+		}
+		aside := t.fs.PathJoin(t.backup, "undone", strings.Trim(rd, "/"))
+		moved := false
+		sort.Strings(names)
+		for _, n := range names {
+			p := t.fs.PathJoin(d, n)
+			if !created[p] && !strings.HasSuffix(n, StagedSuffix) {
+				continue
+			}
+			if !moved {
+				if err := mkdirDurable(t.fs, t.dir, aside); err != nil {
+					return err
+				}
+				moved = true
+			}
+			if err := t.fs.Rename(p, t.fs.PathJoin(aside, n)); err != nil {
+				return base.IO("set aside", p, err)
+			}
+		}
+		if moved {
+			if err := base.SyncDir(t.fs, aside); err != nil {
+				return err
+			}
+			if err := base.SyncDir(t.fs, d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Discard removes the backup of a finished or undone edit and frees its space. Files that the repaired store no longer refers to
+// and that are still in its directories are left to the engine, which purges them at its next start.
+//
+//	crash in between: the journal says discarding and goes last; a rerun removes the rest.
+func (t *Tx) Discard() error {
+	switch t.J.State {
+	case Done, Undone, Discarding:
+	default:
+		return &base.Error{Class: base.ErrPlanMismatch, Op: "discard", Path: t.backup, Offset: -1,
+			Reason: fmt.Sprintf("the edit is in state %s: its backup is still needed", t.J.State),
+			Next:   "run the interrupted command again, or: tikv-repair undo " + t.dir}
+	}
+	if t.J.State != Discarding {
+		t.J.State = Discarding
+		if err := t.save(); err != nil {
+			return err
+		}
+	}
+	for _, s := range t.J.Saved {
+		p := abs(t.fs, t.dir, s.Backup)
+		if strings.HasPrefix(p, t.backup+"/") {
+			continue
+		}
+		if err := removeIfThere(t.fs, p); err != nil {
+			return err
+		}
+		// The directory beside the file holds only this plan's links; the last one takes it away.
+		if left, err := t.fs.List(t.fs.PathDir(p)); err == nil && len(left) == 0 {
+			if err := removeIfThere(t.fs, t.fs.PathDir(p)); err != nil {
+				return err
+			}
+		}
+	}
+	names, err := t.fs.List(t.backup)
+	if err != nil {
+		return base.IO("list", t.backup, err)
+	}
+	for _, n := range names {
+		if n == "journal.json" {
+			continue
+		}
+		p := t.fs.PathJoin(t.backup, n)
+		if err := t.fs.RemoveAll(p); err != nil && !isNotExist(err) {
+			return base.IO("remove", p, err)
+		}
+	}
+	if err := base.SyncDir(t.fs, t.backup); err != nil {
+		return err
+	}
+	if err := removeIfThere(t.fs, t.fs.PathJoin(t.backup, "journal.json")); err != nil {
+		return err
+	}
+	if err := removeIfThere(t.fs, t.backup); err != nil {
+		return err
+	}
+	root := t.fs.PathJoin(t.dir, BackupRoot)
+	if left, err := t.fs.List(root); err == nil && len(left) == 0 {
+		if err := removeIfThere(t.fs, root); err != nil {
+			return err
+		}
+		return base.SyncDir(t.fs, t.dir)
+	}
+	return base.SyncDir(t.fs, root)
+}
+
+func removeIfThere(fs base.FS, p string) error {
+	if err := fs.Remove(p); err != nil && !isNotExist(err) {
+		return base.IO("remove", p, err)
+	}
+	return nil
+}
+
+// List loads the journals below a data directory, the oldest first. A backup directory without a journal (a crash before the
+// first one was written, or at the very end of a discard) comes out with an empty state.
+func List(fs base.FS, dataDir string) ([]*Tx, error) {
+	root := fs.PathJoin(dataDir, BackupRoot)
+	names, err := fs.List(root)
+	if err != nil {
+		if isNotExist(err) {
+			return nil, nil
+		}
+		return nil, base.IO("list", root, err)
+	}
+	sort.Strings(names)
+	var out []*Tx
+	for _, n := range names {
+		t, err := Open(fs, dataDir, n)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, base.ErrPlanMismatch) && !hasJournal(fs, dataDir, n) {
+			out = append(out, &Tx{fs: fs, dir: dataDir, backup: BackupDir(fs, dataDir, n), J: Journal{PlanID: n}})
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	sort.SliceStable(out, func(i, j int) bool { return out[i].J.Started < out[j].J.Started })
+	return out, nil
+}
+
+func hasJournal(fs base.FS, dataDir, planID string) bool {
+	ok, err := base.Exists(fs, fs.PathJoin(BackupDir(fs, dataDir, planID), "journal.json"))
+	return err == nil && ok
+}
+
+// Bytes is the size of everything in the backup that a discard frees or stops holding.
+func (t *Tx) Bytes() int64 {
+	var n int64
+	for _, s := range t.J.Saved {
+		n += s.Bytes
+	}
+	return n
+}

@@ -1,0 +1,291 @@
+// Package rocks reads a stopped RocksDB directory as TiKV uses it, without RocksDB: MANIFEST, write-ahead logs and SSTs
+// become one merged view per column family, with RocksDB's own visibility rules.
+package rocks
+
+import (
+	"bytes"
+	"fmt"
+	"sort"
+
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/wal"
+)
+
+// Options of Open.
+type Options struct {
+	// WALDir is where the *.log files are; empty means the database directory.
+	WALDir string
+	// MaxIdleTables bounds the SST readers kept open without a user; 0 means 256.
+	MaxIdleTables int
+	// State replaces what CURRENT and the MANIFEST say: an edited version that is staged and not yet published.
+	State *manifest.State
+	// TablePath replaces the path of a table, for staged ones; nil or "" means the usual name.
+	TablePath func(number uint64) string
+}
+
+// DB is a read view of a stopped database. Methods of different column families, and iterators, may be used from different
+// goroutines.
+//
+// Invariant: every sequence in the view <= LastSeq <= ikey.MaxSeq.
+type DB struct {
+	FS          base.FS
+	Dir, WALDir string
+	State       *manifest.State
+	// Log says what the replay of the write-ahead logs met.
+	Log *wal.Report
+	// LastSeq is the largest sequence number in use, logs included.
+	LastSeq uint64
+
+	cfs    map[string]*CF
+	tables *tableCache
+}
+
+// CF is one column family of a DB.
+type CF struct {
+	db   *DB
+	Meta *manifest.CF
+	mem  *Run
+}
+
+// Open rebuilds the version from CURRENT and the MANIFEST and replays the logs into memory, as DB::Open with point-in-time
+// recovery would; it writes nothing. Errors are of class ErrCorrupt, ErrUnsupported or ErrIO. Damaged logs are no error: see
+// DB.Log; a caller that writes must refuse them.
+func Open(fs base.FS, dir string, o Options) (*DB, error) {
+	st := o.State
+	if st == nil {
+		var err error
+		if st, err = manifest.Load(fs, dir); err != nil {
+			return nil, err
+		}
+	}
+	db := &DB{FS: fs, Dir: dir, WALDir: o.WALDir, State: st, cfs: map[string]*CF{}}
+	if db.WALDir == "" {
+		db.WALDir = dir
+	}
+	if o.MaxIdleTables == 0 {
+		o.MaxIdleTables = 256
+	}
+	db.tables = newTableCache(fs, o.MaxIdleTables, func(n uint64) string {
+		if o.TablePath != nil {
+			if p := o.TablePath(n); p != "" {
+				return p
+			}
+		}
+		return db.TablePath(n)
+	})
+	byID := map[uint32]*CF{}
+	for _, m := range st.CFs {
+		cf := &CF{db: db, Meta: m, mem: &Run{}}
+		byID[m.ID], db.cfs[m.Name] = cf, cf
+	}
+	rep, err := wal.Replay(fs, db.replayInput(), func(r wal.Record) error {
+		if cf := byID[r.CF]; cf != nil {
+			cf.mem.Add(r.Key, r.Value)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	db.Log, db.LastSeq = rep, max(st.LastSeq, rep.LastSequence)
+	for _, cf := range byID {
+		cf.mem.Sort()
+	}
+	return db, nil
+}
+
+// TablePath is where the engine looks for SST number n: the .sst name, or the legacy .ldb one when only that exists.
+func (db *DB) TablePath(n uint64) string {
+	p := db.FS.PathJoin(db.Dir, manifest.TableName(n))
+	if ok, err := base.Exists(db.FS, p); err == nil && !ok {
+		if old := db.FS.PathJoin(db.Dir, legacyTableName(n)); mustExist(db.FS, old) {
+			return old
+		}
+	}
+	return p
+}
+
+// legacyTableName is LevelDB's name of a table, which RocksDB still reads.
+func legacyTableName(n uint64) string { return fmt.Sprintf("%06d.ldb", n) }
+
+func mustExist(fs base.FS, p string) bool { ok, err := base.Exists(fs, p); return err == nil && ok }
+
+// Close releases the open tables.
+func (db *DB) Close() error { return db.tables.close() }
+
+// CF gives a column family by name, nil when the store has none of that name.
+func (db *DB) CF(name string) *CF { return db.cfs[name] }
+
+// Names lists the column families by id.
+func (db *DB) Names() []string {
+	var out []string
+	for _, m := range db.State.CFs {
+		out = append(out, m.Name)
+	}
+	return out
+}
+
+// Files lists the live files of the family, level by level, as manifest.CF.Levels orders them.
+func (cf *CF) Files() []LevelFile {
+	var out []LevelFile
+	for l, fs := range cf.Meta.Levels {
+		for _, f := range fs {
+			out = append(out, LevelFile{Level: l, FileMeta: f})
+		}
+	}
+	return out
+}
+
+// LevelFile is a live file and its level.
+type LevelFile struct {
+	Level int
+	*manifest.FileMeta
+}
+
+// Table opens a live file; done must be called when the reader is no longer used.
+func (cf *CF) Table(f *manifest.FileMeta) (r *sst.Reader, done func() error, err error) {
+	t, err := cf.db.tables.acquire(cf.Meta.Name, f)
+	if err != nil {
+		return nil, nil, err
+	}
+	return t.r, func() error { return cf.db.tables.release(t) }, nil
+}
+
+func (cf *CF) openTable(f *manifest.FileMeta) (*tableIter, error) {
+	t, err := cf.db.tables.acquire(cf.Meta.Name, f)
+	if err != nil {
+		return nil, err
+	}
+	return &tableIter{Iter: t.r.NewIter(), c: cf.db.tables, t: t}, nil
+}
+
+// overlaps tells whether a file may hold user keys of [lower, upper); nil bounds are open. A boundary that is the exclusive
+// end of a range tombstone counts as inside, which only costs a look.
+func overlaps(f *manifest.FileMeta, lower, upper []byte) bool {
+	return (upper == nil || bytes.Compare(f.Smallest.User, upper) < 0) && (lower == nil || bytes.Compare(f.Largest.User, lower) >= 0)
+}
+
+// Source tells where a record of a merged iterator lies: a file, or (nil) the logs.
+type Source struct {
+	Level int
+	File  *manifest.FileMeta
+}
+
+// Select chooses the live files that an iterator reads; nil means all. The logs are always read.
+type Select func(f LevelFile) bool
+
+// Iter merges the logs and the chosen files over the user keys of [lower, upper): every record, nothing hidden.
+type Iter struct {
+	*mergeIter
+	lower, upper []byte
+	level0       []LevelFile // source i+1 is level0[i]; behind them one source a level
+	deeper       []*levelIter
+	levels       []int
+}
+
+// NewIter opens the merged iterator of a family.
+func (cf *CF) NewIter(lower, upper []byte, sel Select) (*Iter, error) {
+	it := &Iter{lower: lower, upper: upper}
+	sources := []ikey.Iter{&memIter{m: cf.mem}}
+	fail := func(err error) (*Iter, error) {
+		for _, s := range sources {
+			s.Close()
+		}
+		return nil, err
+	}
+	for l, files := range cf.Meta.Levels {
+		var chosen []*manifest.FileMeta
+		for _, f := range files {
+			lf := LevelFile{Level: l, FileMeta: f}
+			if !overlaps(f, lower, upper) || sel != nil && !sel(lf) {
+				continue
+			}
+			if l > 0 {
+				chosen = append(chosen, f)
+				continue
+			}
+			t, err := cf.openTable(f)
+			if err != nil {
+				return fail(err)
+			}
+			sources = append(sources, t)
+			it.level0 = append(it.level0, lf)
+		}
+		if len(chosen) > 0 {
+			li := &levelIter{cf: cf, files: chosen}
+			sources = append(sources, li)
+			it.deeper = append(it.deeper, li)
+			it.levels = append(it.levels, l)
+		}
+	}
+	it.mergeIter = newMergeIter(sources)
+	return it, nil
+}
+
+// First goes to the first record at or above the lower bound.
+func (it *Iter) First() bool {
+	if it.lower != nil {
+		return it.SeekGE(it.lower)
+	}
+	return it.mergeIter.First() && it.inside()
+}
+
+// SeekGE goes to the newest record of the first user key >= user within the bounds.
+func (it *Iter) SeekGE(user []byte) bool {
+	if it.lower != nil && bytes.Compare(user, it.lower) < 0 {
+		user = it.lower
+	}
+	return it.mergeIter.SeekGE(user) && it.inside()
+}
+
+// Next goes to the next record within the bounds.
+func (it *Iter) Next() bool { return it.mergeIter.Next() && it.inside() }
+
+func (it *Iter) inside() bool {
+	return it.upper == nil || bytes.Compare(it.Key().User, it.upper) < 0
+}
+
+// Source tells where the current record lies.
+func (it *Iter) Source() Source {
+	s := it.source()
+	switch {
+	case s == 0:
+		return Source{}
+	case s <= len(it.level0):
+		return Source{Level: 0, File: it.level0[s-1].FileMeta}
+	}
+	d := s - 1 - len(it.level0)
+	return Source{Level: it.levels[d], File: it.deeper[d].files[it.deeper[d].i]}
+}
+
+// Log is what the write-ahead logs hold for this family; it must not be changed.
+func (cf *CF) Log() *Run { return cf.mem }
+
+// RangeDels collects the range tombstones of the logs and of all live files that may touch [lower, upper).
+func (cf *CF) RangeDels(lower, upper []byte) ([]ikey.RangeDel, error) {
+	out := append([]ikey.RangeDel(nil), cf.mem.ranges...)
+	for _, f := range cf.Files() {
+		if !overlaps(f.FileMeta, lower, upper) {
+			continue
+		}
+		r, done, err := cf.Table(f.FileMeta)
+		if err != nil {
+			return nil, err
+		}
+		ds, err := r.RangeDels()
+		if e := done(); err == nil {
+			err = e
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range ds {
+			out = append(out, ikey.RangeDel{Start: bytes.Clone(d.Start), End: bytes.Clone(d.End), Seq: d.Seq})
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return bytes.Compare(out[i].Start, out[j].Start) < 0 })
+	return out, nil
+}

@@ -1,0 +1,117 @@
+package rocks
+
+import (
+	"bytes"
+	"slices"
+	"sort"
+
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+)
+
+// Run is a set of records of one column family in memory, sorted like a flushed table: what the write-ahead logs hold, or what a
+// repair adds. Keys and values live in one arena, so that a record costs 32 bytes beside its own.
+type Run struct {
+	arena  []byte
+	recs   []memRec
+	ranges []ikey.RangeDel
+	sorted bool
+}
+
+type memRec struct {
+	off        int // of the user key in arena; the value follows it
+	klen, vlen uint32
+	seq        uint64
+	kind       ikey.Kind
+}
+
+// Add takes a copy of one record; for a range tombstone k.User is the start and value the end (exclusive).
+func (m *Run) Add(k ikey.Key, value []byte) {
+	if k.Kind == ikey.KindRangeDelete {
+		m.ranges = append(m.ranges, ikey.RangeDel{Start: bytes.Clone(k.User), End: bytes.Clone(value), Seq: k.Seq})
+		return
+	}
+	m.recs = append(m.recs, memRec{off: len(m.arena), klen: uint32(len(k.User)), vlen: uint32(len(value)), seq: k.Seq, kind: k.Kind})
+	m.arena = append(append(m.arena, k.User...), value...)
+	m.sorted = false
+}
+
+// Empty tells whether there is nothing at all.
+func (m *Run) Empty() bool { return m == nil || len(m.recs) == 0 && len(m.ranges) == 0 }
+
+func (m *Run) user(i int) []byte { r := &m.recs[i]; return m.arena[r.off : r.off+int(r.klen)] }
+
+func (m *Run) key(i int) ikey.Key {
+	r := &m.recs[i]
+	return ikey.Key{User: m.user(i), Seq: r.seq, Kind: r.kind}
+}
+
+func (m *Run) value(i int) []byte {
+	r := &m.recs[i]
+	return m.arena[r.off+int(r.klen) : r.off+int(r.klen)+int(r.vlen)]
+}
+
+// Sort must be called between the last Add and the first Iter.
+func (m *Run) Sort() {
+	if m.sorted {
+		return
+	}
+	slices.SortFunc(m.recs, func(a, b memRec) int {
+		return ikey.Compare(
+			ikey.Key{User: m.arena[a.off : a.off+int(a.klen)], Seq: a.seq, Kind: a.kind},
+			ikey.Key{User: m.arena[b.off : b.off+int(b.klen)], Seq: b.seq, Kind: b.kind})
+	})
+	m.sorted = true
+}
+
+// Len is the number of point records.
+func (m *Run) Len() int { return len(m.recs) }
+
+// RangeDels are the range tombstones.
+func (m *Run) RangeDels() []ikey.RangeDel { return m.ranges }
+
+// Bytes is the memory taken.
+func (m *Run) Bytes() int64 { return int64(cap(m.arena) + 32*cap(m.recs)) }
+
+// Iter walks the point records in key order.
+func (m *Run) Iter() ikey.Iter { return &memIter{m: m} }
+
+// memIter walks a sorted run.
+type memIter struct {
+	m *Run
+	i int
+}
+
+func (it *memIter) First() bool { it.i = 0; return it.valid() }
+
+func (it *memIter) SeekGE(user []byte) bool {
+	it.i = sort.Search(len(it.m.recs), func(i int) bool { return bytes.Compare(it.m.user(i), user) >= 0 })
+	return it.valid()
+}
+
+func (it *memIter) Next() bool    { it.i++; return it.valid() }
+func (it *memIter) valid() bool   { return it.i < len(it.m.recs) }
+func (it *memIter) Key() ikey.Key { return it.m.key(it.i) }
+func (it *memIter) Value() []byte { return it.m.value(it.i) }
+func (it *memIter) Err() error    { return nil }
+func (it *memIter) Close() error  { return nil }
+
+// Append takes all records of o behind those of m.
+func (m *Run) Append(o *Run) {
+	base := len(m.arena)
+	m.arena = append(m.arena, o.arena...)
+	for _, r := range o.recs {
+		r.off += base
+		m.recs = append(m.recs, r)
+	}
+	m.ranges = append(m.ranges, o.ranges...)
+	m.sorted = false
+}
+
+// Number gives the records sequences first, first+1, ... in their present order and returns the next free one.
+func (m *Run) Number(first uint64) uint64 {
+	for i := range m.recs {
+		m.recs[i].seq = first
+		first++
+	}
+	return first
+}

@@ -1,0 +1,424 @@
+package sst
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+)
+
+// WriterOptions describe the table to write. The zero value is an uncompressed table without filter.
+type WriterOptions struct {
+	// Compression is the block type code: 0, 1, 4, 5 or 7. Its name becomes a property.
+	Compression byte
+	// BlockSize is where a data block is cut, in bytes before compression; default 32 KiB.
+	BlockSize int
+	// RestartInterval of data blocks; default 16.
+	RestartInterval int
+	// Filter is the kind of Bloom filter, 10 bits per key.
+	Filter FilterKind
+	// CFID and CFName of the column family.
+	CFID   uint32
+	CFName string
+	// PrefixExtractor is the name that the CF's files carry; empty writes no such property.
+	PrefixExtractor string
+	// Collectors of user properties, in the order in which their names are listed.
+	Collectors []Collector
+	// CreationTime, OldestKeyTime, FileCreationTime are unix seconds.
+	CreationTime, OldestKeyTime, FileCreationTime uint64
+	// FileNumber is the file's own number; 0 writes no such property.
+	FileNumber uint64
+}
+
+// DefaultBlockSize is TiKV's for the default and write CF since v7.1.
+const DefaultBlockSize = 32 << 10
+
+const (
+	writerVersion          = 2
+	defaultRestartInterval = 16
+	flushAt                = 256 << 10
+	// maxRecord keeps a block of one record below what the reader accepts.
+	maxRecord = maxBlock - 1<<20
+)
+
+// ErrEmpty is returned by Finish when the table has neither a record nor a range tombstone: no engine keeps such a file.
+var ErrEmpty = errors.New("table has no records")
+
+// Meta is what the MANIFEST has to know of a written table. Smallest and Largest cover the range tombstones too: the begin of one is a
+// boundary with its own sequence, the end an exclusive one with the sentinel (ikey.MaxSeq, 0x0F).
+type Meta struct {
+	Size                          uint64 // of the file, bytes
+	Smallest, Largest             ikey.Key
+	SmallestSeq, LargestSeq       uint64
+	Entries, Deletions, RangeDels uint64 // Entries and Deletions count range tombstones, as the properties do
+	Props                         *Properties
+}
+
+// Writer writes one table. After an error it is dead: every later call returns that error.
+type Writer struct {
+	f     vfs.File
+	o     WriterOptions
+	out   []byte // not yet written
+	off   uint64 // of the next block in the file
+	data  blockBuilder
+	index blockBuilder
+	comp  compressor
+	bloom bloomBuilder
+	dels  []ikey.RangeDel
+	last  []byte // encoded internal key of the last record
+	titan bool   // Titan's way of counting raw.value.size
+	props Properties
+	meta  Meta
+	err   error
+	done  bool
+}
+
+// NewWriter starts a table in f, which must be empty. The writer neither syncs nor closes f.
+func NewWriter(f vfs.File, o WriterOptions) *Writer {
+	if o.BlockSize <= 0 {
+		o.BlockSize = DefaultBlockSize
+	}
+	if o.RestartInterval <= 0 {
+		o.RestartInterval = defaultRestartInterval
+	}
+	w := &Writer{
+		f: f, o: o,
+		data:  blockBuilder{interval: o.RestartInterval},
+		index: blockBuilder{interval: 1},
+		comp:  compressor{code: o.Compression},
+		bloom: bloomBuilder{kind: o.Filter},
+	}
+	switch o.Compression {
+	case CompressionNone, CompressionSnappy, CompressionLZ4, CompressionLZ4HC, CompressionZSTD:
+	default:
+		w.err = fmt.Errorf("write table: %w", errCompression(o.Compression))
+	}
+	for _, c := range o.Collectors {
+		w.titan = w.titan || c.Name() == BlobCollectorName
+	}
+	return w
+}
+
+// Add appends a record. Keys must be strictly ascending by ikey.Compare; kinds are Put, Delete, SingleDelete, BlobIndex.
+func (w *Writer) Add(k ikey.Key, value []byte) error {
+	if w.err != nil {
+		return w.err
+	}
+	switch k.Kind {
+	case ikey.KindPut, ikey.KindDelete, ikey.KindSingleDelete, ikey.KindBlobIndex:
+	default:
+		return w.fail(fmt.Errorf("write table: record %v has a kind that no table may hold", k))
+	}
+	if k.Seq > ikey.MaxSeq {
+		return w.fail(fmt.Errorf("write table: record %v has a sequence number above 2^56-1", k))
+	}
+	if uint64(len(k.User))+uint64(len(value)) > maxRecord {
+		return w.fail(fmt.Errorf("write table: record of %d bytes is larger than %d", len(k.User)+len(value), maxRecord))
+	}
+	if len(w.last) > 0 {
+		if prev, _ := ikey.Decode(w.last); ikey.Compare(prev, k) >= 0 {
+			return w.fail(fmt.Errorf("write table: record %v does not come after %v", k, prev))
+		}
+	} else {
+		w.meta.Smallest = k.Clone()
+	}
+	if w.cutBefore(len(k.User)+8, len(value)) {
+		if err := w.flushData(); err != nil {
+			return err
+		}
+	}
+	w.last = k.Append(w.last[:0])
+	w.data.add(w.last, value)
+	if w.o.Filter != FilterNone {
+		w.bloom.add(k.User)
+	}
+	w.props.RawKeySize += uint64(len(w.last))
+	if !w.titan || k.Kind != ikey.KindBlobIndex {
+		w.props.RawValueSize += uint64(len(value))
+	}
+	if k.Kind == ikey.KindDelete || k.Kind == ikey.KindSingleDelete {
+		w.props.NumDeletions++
+	}
+	w.seq(k.Seq)
+	for _, c := range w.o.Collectors {
+		c.Add(k.User, byte(k.Kind), value)
+	}
+	return nil
+}
+
+// seq counts an entry and widens the sequence range.
+func (w *Writer) seq(s uint64) {
+	if w.props.NumEntries == 0 || s < w.meta.SmallestSeq {
+		w.meta.SmallestSeq = s
+	}
+	w.meta.LargestSeq = max(w.meta.LargestSeq, s)
+	w.props.NumEntries++
+}
+
+// cutBefore is RocksDB's flush policy, so that a table written again is cut where it was.
+// Source: tikv/rocksdb 8.10.tikv table/block_based/flush_block_policy.cc (FlushBlockBySizePolicy; deviation 10 percent).
+func (w *Writer) cutBefore(key, value int) bool {
+	if w.data.n == 0 {
+		return false
+	}
+	size := w.data.size()
+	return size >= w.o.BlockSize || size > (w.o.BlockSize*90+99)/100 && w.data.sizeAfter(key, value) > w.o.BlockSize
+}
+
+// AddRangeDel adds a range tombstone, at any time before Finish and in any order.
+func (w *Writer) AddRangeDel(d ikey.RangeDel) error {
+	if w.err != nil {
+		return w.err
+	}
+	if string(d.Start) >= string(d.End) {
+		return w.fail(fmt.Errorf("write table: range tombstone [%X, %X) is empty", d.Start, d.End))
+	}
+	if d.Seq > ikey.MaxSeq {
+		return w.fail(fmt.Errorf("write table: range tombstone at %X has a sequence number above 2^56-1", d.Start))
+	}
+	w.dels = append(w.dels, ikey.RangeDel{Start: slices.Clone(d.Start), End: slices.Clone(d.End), Seq: d.Seq})
+	return nil
+}
+
+// EstimatedSize is about what Finish would give now, in bytes: to cut tables at a target size.
+func (w *Writer) EstimatedSize() uint64 {
+	n := w.off + uint64(w.data.size()+w.index.size()) + footerSize
+	if w.o.Filter != FilterNone {
+		n += uint64(len(w.bloom.hashes)) * bloomBitsPerKey / 8
+	}
+	for _, d := range w.dels {
+		n += uint64(len(d.Start) + len(d.End) + 12)
+	}
+	return n
+}
+
+func (w *Writer) fail(err error) error {
+	w.err = err
+	return err
+}
+
+// writeBlock appends payload with its trailer; compress tries the table's compression.
+func (w *Writer) writeBlock(payload []byte, compress bool) (handle, error) {
+	stored, code := payload, CompressionNone
+	if compress {
+		var err error
+		if stored, code, err = w.comp.compress(payload); err != nil {
+			return handle{}, w.fail(fmt.Errorf("write table: %w", err))
+		}
+	}
+	h := handle{w.off, uint64(len(stored))}
+	start := len(w.out)
+	w.out = append(append(w.out, stored...), code)
+	w.out = binary.LittleEndian.AppendUint32(w.out, checksum(ChecksumCRC32C, w.out[start:]))
+	w.off += h.size + trailerSize
+	if len(w.out) < flushAt {
+		return h, nil
+	}
+	return h, w.flushOut()
+}
+
+// flushOut hands the buffer to the file, which may change it.
+func (w *Writer) flushOut() error {
+	if _, err := w.f.Write(w.out); err != nil {
+		return w.fail(base.IO("write table", "", err))
+	}
+	w.out = w.out[:0]
+	return nil
+}
+
+// flushData ends the data block. Its index key is its whole last key: a shortened separator would need the pseudo kind for
+// seeks, which differs between the RocksDB lines.
+func (w *Writer) flushData() error {
+	if w.data.n == 0 {
+		return nil
+	}
+	h, err := w.writeBlock(w.data.finish(), true)
+	if err != nil {
+		return err
+	}
+	w.data.reset()
+	w.index.add(w.last, appendHandle(nil, h))
+	w.props.NumDataBlocks++
+	return nil
+}
+
+// Finish writes what is left and returns what the MANIFEST needs. A table without any content gives ErrEmpty.
+func (w *Writer) Finish() (Meta, error) {
+	if w.err != nil {
+		return Meta{}, w.err
+	}
+	w.err = errors.New("write table: already finished")
+	m, err := w.finish()
+	if err != nil {
+		w.err = err
+	}
+	return m, err
+}
+
+func (w *Writer) finish() (Meta, error) {
+	if err := w.flushData(); err != nil {
+		return Meta{}, err
+	}
+	w.props.DataSize = w.off
+	if w.props.NumEntries > 0 {
+		k, _ := ikey.Decode(w.last)
+		w.meta.Largest = k.Clone()
+	}
+	dels := w.finishRangeDels()
+	if w.props.NumEntries == 0 {
+		return Meta{}, ErrEmpty
+	}
+	meta := blockBuilder{interval: 1}
+	if filter := w.bloom.finish(); filter != nil {
+		h, err := w.writeBlock(filter, false)
+		if err != nil {
+			return Meta{}, err
+		}
+		w.props.FilterSize, w.props.NumFilterEntries = h.size, uint64(len(w.bloom.hashes))
+		meta.add([]byte(metaFullFilter+bloomPolicy), appendHandle(nil, h))
+	}
+	raw := w.index.finish()
+	w.props.IndexSize = uint64(len(raw)) + trailerSize
+	index, err := w.writeBlock(raw, true)
+	if err != nil {
+		return Meta{}, err
+	}
+	props, err := w.properties()
+	if err != nil {
+		return Meta{}, err
+	}
+	var delHandle handle
+	if dels != nil {
+		if delHandle, err = w.writeBlock(dels, false); err != nil {
+			return Meta{}, err
+		}
+	}
+	h, err := w.writeBlock(encodeProperties(props), false)
+	if err != nil {
+		return Meta{}, err
+	}
+	meta.add([]byte(metaProperties), appendHandle(nil, h))
+	if dels != nil {
+		meta.add([]byte(metaRangeDel), appendHandle(nil, delHandle))
+	}
+	if h, err = w.writeBlock(meta.finish(), false); err != nil {
+		return Meta{}, err
+	}
+	w.out = append(w.out, encodeFooter(writerVersion, ChecksumCRC32C, h, index)...)
+	w.meta.Size = w.off + footerSize
+	if err := w.flushOut(); err != nil {
+		return Meta{}, err
+	}
+	w.meta.Entries, w.meta.Deletions, w.meta.RangeDels = w.props.NumEntries, w.props.NumDeletions, w.props.NumRangeDels
+	if w.meta.Props, err = decodeProperties("", 0, encodeProperties(props)); err != nil {
+		return Meta{}, err
+	}
+	return w.meta, nil
+}
+
+// finishRangeDels counts the range tombstones, widens the boundaries and makes their block; nil when there are none.
+func (w *Writer) finishRangeDels() []byte {
+	if len(w.dels) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(w.dels, func(a, b ikey.RangeDel) int {
+		if c := ikey.Compare(startKey(a), startKey(b)); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.End), string(b.End))
+	})
+	b := blockBuilder{interval: 1}
+	for _, d := range w.dels {
+		k := startKey(d)
+		b.add(k.Encode(), d.End)
+		if w.props.NumEntries == 0 || ikey.Compare(k, w.meta.Smallest) < 0 {
+			w.meta.Smallest = k
+		}
+		end := ikey.Key{User: d.End, Seq: ikey.MaxSeq, Kind: ikey.KindRangeDelete}
+		if w.props.NumEntries == 0 || ikey.Compare(end, w.meta.Largest) > 0 {
+			w.meta.Largest = end
+		}
+		w.props.RawKeySize += uint64(len(d.Start)) + 8
+		w.props.RawValueSize += uint64(len(d.End))
+		w.props.NumDeletions++
+		w.props.NumRangeDels++
+		w.seq(d.Seq)
+		for _, c := range w.o.Collectors {
+			c.Add(d.Start, byte(ikey.KindRangeDelete), d.End)
+		}
+	}
+	return b.finish()
+}
+
+func startKey(d ikey.RangeDel) ikey.Key {
+	return ikey.Key{User: d.Start, Seq: d.Seq, Kind: ikey.KindRangeDelete}
+}
+
+// properties gives everything that goes into the properties block. What identifies the writing database is left out:
+// RocksDB's block cache keys derive from it, and a copied identity can collide.
+func (w *Writer) properties() (map[string]string, error) {
+	p, o := &w.props, &w.o
+	names := make([]string, len(o.Collectors))
+	all := map[string]string{}
+	for i, c := range o.Collectors {
+		names[i] = c.Name()
+		c.Finish(all)
+	}
+	for k := range all {
+		if strings.HasPrefix(k, "rocksdb.") {
+			return nil, w.fail(fmt.Errorf("write table: collector property %s takes a name of RocksDB", k))
+		}
+	}
+	for k, v := range map[string]uint64{
+		propDataSize: p.DataSize, propIndexSize: p.IndexSize, propFilterSize: p.FilterSize, propRawKeySize: p.RawKeySize,
+		propRawValueSize: p.RawValueSize, propDataBlocks: p.NumDataBlocks, propEntries: p.NumEntries,
+		propDeleted: p.NumDeletions, propMergeOperands: 0, propRangeDels: p.NumRangeDels, propFormatVersion: 0,
+		propFixedKeyLen: 0, propCFID: uint64(o.CFID), propCreationTime: o.CreationTime, propOldestKeyTime: o.OldestKeyTime,
+		propFileCreationTime: o.FileCreationTime, propIndexUserKey: 0, propIndexDelta: 0,
+	} {
+		all[k] = uvarintProp(v)
+	}
+	if p.NumFilterEntries > 0 {
+		all[propFilterEntries] = uvarintProp(p.NumFilterEntries)
+	}
+	if o.FileNumber != 0 {
+		all[propFileNumber] = uvarintProp(o.FileNumber)
+	}
+	all[propCFName] = o.CFName
+	all[propComparator] = comparatorName
+	all[propMergeOperator] = "nullptr"
+	if o.PrefixExtractor != "" {
+		all[propPrefixExtractor] = o.PrefixExtractor
+	}
+	all[propCollectors] = "[" + strings.Join(names, ",") + "]"
+	all[propCompression] = CompressionName(o.Compression)
+	all[propIndexType] = fixed32Prop(indexBinary)
+	whole, prefix := o.filtering()
+	all[propWholeKey], all[propPrefixFiltering] = boolProp(whole), boolProp(prefix)
+	return all, nil
+}
+
+// Prefix extractors that TiKV configures. Source: tikv/tikv components/engine_rocks/src/util.rs.
+const (
+	extractorSuffix = "FixedSuffixSliceTransform" // key without its last 8 bytes
+	extractorNoop   = "NoopSliceTransform"        // the whole key
+)
+
+// filtering gives the two properties that tell a reader what it may ask the filter. They must be true of the filter that is
+// written: a reader that asks for prefixes in a filter of whole keys misses data. Without filter they are TiKV's.
+func (o *WriterOptions) filtering() (whole, prefix bool) {
+	switch o.Filter {
+	case FilterNone:
+		return o.PrefixExtractor != extractorSuffix, o.PrefixExtractor == extractorSuffix || o.PrefixExtractor == extractorNoop
+	case FilterWholeKey:
+		// The prefix of the no-op extractor is the whole key, which the filter has.
+		return true, o.PrefixExtractor == extractorNoop
+	}
+	return o.Filter.wholeKey(), o.Filter.prefix()
+}

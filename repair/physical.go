@@ -1,0 +1,428 @@
+package repair
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tikv-repair/tikv-repair/engine"
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/rocks"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+// Sink takes the new files of an edit. The staging sink is an edit.Tx; a dry run has one that only counts.
+type Sink interface {
+	Create(final string) (vfs.File, error)
+	// Add registers a complete, synced file that gets the owner and mode of like.
+	Add(final, like string) error
+}
+
+// countingSink runs the same code into nothing.
+type countingSink struct{}
+
+func (countingSink) Create(string) (vfs.File, error) { return &nullFile{}, nil }
+func (countingSink) Add(string, string) error        { return nil }
+
+// nullFile swallows what is written.
+type nullFile struct{ vfs.File }
+
+func (*nullFile) Write(p []byte) (int, error)       { return len(p), nil }
+func (*nullFile) Sync() error                       { return nil }
+func (*nullFile) SyncData() error                   { return nil }
+func (*nullFile) Close() error                      { return nil }
+func (*nullFile) Preallocate(int64, int64) error    { return nil }
+func (*nullFile) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
+
+// Draft is the new version that the physical pass has written into a sink.
+type Draft struct {
+	Change rocks.Change
+	// Rewritten, Dropped and Kept count the live files of before by what became of them.
+	Rewritten, Dropped, Kept int
+	BytesRead, BytesWritten  int64
+	// Outputs are the paths of the new tables, by number.
+	Outputs map[uint64]string
+}
+
+// physicalPass writes the new version: every table of the set that changes, on its level; and per column family one L0 table with
+// what the logs held and the records that the effect adds on top. After the edit no log has to be replayed.
+func (w *Rewinder) physicalPass(ctx context.Context, sink Sink, e *Effect, extra map[string]*rocks.Run) (*Draft, error) {
+	db := w.store.DB
+	next, err := db.FreeNumber()
+	if err != nil {
+		return nil, err
+	}
+	p := &physical{w: w, sink: sink, ctx: ctx, d: &Draft{Outputs: map[uint64]string{}}}
+	p.number.Store(next)
+	for _, name := range db.Names() {
+		if err := p.tables(name); err != nil {
+			return nil, err
+		}
+	}
+	seq := db.LastSeq + 1
+	for _, name := range db.Names() {
+		run := &rocks.Run{}
+		switch name {
+		case scan.CFWrite:
+			run = e.write
+		case scan.CFDefault:
+			run = e.deflt
+		}
+		if x := extra[name]; x != nil {
+			run.Append(x)
+		}
+		seq = run.Number(seq)
+		run.Sort()
+		if err := p.fold(name, run); err != nil {
+			return nil, err
+		}
+	}
+	if seq > ikey.MaxSeq {
+		return nil, &base.Error{Class: base.ErrUnsupported, Op: "number new records", Path: db.Dir, Offset: -1, Reason: "the sequence numbers are used up"}
+	}
+	p.d.Change.LastSeq = seq - 1
+	p.d.Change.FoldLogs = true
+	p.d.Change.NextNumber = p.number.Load()
+	p.d.Change.Sort()
+	return p.d, nil
+}
+
+type physical struct {
+	w      *Rewinder
+	sink   Sink
+	ctx    context.Context
+	number atomic.Uint64 // next free file number
+
+	mu sync.Mutex
+	d  *Draft
+}
+
+// tables rewrites the tables of one family that the rule changes.
+func (p *physical) tables(name string) error {
+	cf := p.w.store.DB.CF(name)
+	rule := p.w.rule(name)
+	set := p.w.set
+	if name != scan.CFWrite {
+		set = p.w.rawSet
+	}
+	g, ctx := errgroup.WithContext(p.ctx)
+	g.SetLimit(p.w.threads())
+	for _, f := range cf.Files() {
+		if rule == nil || !set[f.Number] {
+			p.d.Kept++
+			continue
+		}
+		// Numbers are handed out here, not in the goroutine, so that two runs over the same store give the same files.
+		number := p.number.Add(1) - 1
+		g.Go(func() error { return p.rewrite(ctx, cf, f, number, rule) })
+	}
+	return g.Wait()
+}
+
+type ruleFunc func(ikey.Key, []byte) (fate, []byte, error)
+
+func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile, number uint64, rule ruleFunc) error {
+	r, done, err := cf.Table(f.FileMeta)
+	if err != nil {
+		return err
+	}
+	defer done()
+	changed, err := p.changes(ctx, r, rule)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.d.BytesRead += r.Size()
+	if !changed {
+		p.d.Kept++
+	}
+	p.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	o := sst.OptionsLike(r)
+	o.FileNumber = number
+	o.FileCreationTime = uint64(p.w.o.Now.Unix())
+	o.Collectors = p.w.collectors(cf.Meta.Name, collectorNames(r.Props().Collectors), r.Props().User)
+	dels, err := r.RangeDels()
+	if err != nil {
+		return err
+	}
+	meta, err := p.table(ctx, number, o, r.NewIter(), dels, rule, r.Path())
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.d.Change.Delete = append(p.d.Change.Delete, rocks.Deleted{CF: cf.Meta.Name, LevelFile: f})
+	if meta == nil {
+		p.d.Dropped++
+		return nil
+	}
+	p.d.Rewritten++
+	p.d.Change.Add = append(p.d.Change.Add, rocks.Added{CF: cf.Meta.Name, Level: f.Level, Meta: rocks.MetaOf(number, *meta, f.FileMeta, p.w.o.Now)})
+	return nil
+}
+
+// changes tells whether the rule changes any record of a table. A table that only lacks trustworthy properties may need nothing.
+func (p *physical) changes(ctx context.Context, r *sst.Reader, rule ruleFunc) (bool, error) {
+	it := r.NewIter()
+	defer it.Close()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		f, _, err := rule(it.Key(), it.Value())
+		if err != nil || f != keep {
+			return f != keep, err
+		}
+		if n++; n&4095 == 0 && ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+	}
+	return false, it.Err()
+}
+
+// table writes one table and gives nil when nothing is left for it.
+func (p *physical) table(ctx context.Context, number uint64, o sst.WriterOptions, it ikey.Iter, dels []ikey.RangeDel, rule ruleFunc, like string) (_ *sst.Meta, err error) {
+	defer it.Close()
+	var (
+		out   *sst.Writer
+		file  vfs.File
+		final = p.w.store.FS.PathJoin(p.w.store.DB.Dir, manifest.TableName(number))
+	)
+	open := func() error {
+		if file, err = p.sink.Create(final); err != nil {
+			return err
+		}
+		out = sst.NewWriter(file, o)
+		return nil
+	}
+	defer func() {
+		if file != nil && err != nil {
+			file.Close()
+		}
+	}()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		k, v := it.Key(), it.Value()
+		if rule != nil {
+			f, nv, err := rule(k, v)
+			if err != nil {
+				return nil, err
+			}
+			if f == drop {
+				continue
+			}
+			if f == change {
+				v = nv
+			}
+		}
+		if out == nil {
+			if err := open(); err != nil {
+				return nil, err
+			}
+		}
+		if err := out.Add(k, v); err != nil {
+			return nil, err
+		}
+		if n++; n&4095 == 0 && ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, err
+	}
+	if out == nil && len(dels) == 0 {
+		return nil, nil
+	}
+	if out == nil {
+		if err := open(); err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range dels {
+		if err := out.AddRangeDel(d); err != nil {
+			return nil, err
+		}
+	}
+	meta, err := out.Finish()
+	if err != nil {
+		return nil, err
+	}
+	if err = file.Sync(); err != nil {
+		return nil, base.IO("sync", final, err)
+	}
+	err = file.Close()
+	file = nil
+	if err != nil {
+		return nil, base.IO("close", final, err)
+	}
+	if like == "" {
+		like = p.w.store.FS.PathJoin(p.w.store.DB.Dir, "CURRENT")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.sink.Add(final, like); err != nil {
+		return nil, err
+	}
+	p.d.BytesWritten += int64(meta.Size)
+	p.d.Outputs[number] = final
+	p.w.progress(int64(meta.Size))
+	return &meta, nil
+}
+
+// fold writes the L0 table of one family: the contents of the logs after the rule, and the run of new records on top.
+func (p *physical) fold(name string, run *rocks.Run) error {
+	cf := p.w.store.DB.CF(name)
+	if cf.Log().Empty() && run.Empty() {
+		return nil
+	}
+	// Dropped log records must not shadow anything, so the rule comes before the choice of the newest.
+	var it ikey.Iter = rocks.Merge(run.Iter(), &ruled{Iter: cf.Log().Iter(), rule: p.w.rule(name)})
+	it = rocks.Newest(it)
+	number := p.number.Add(1) - 1
+	meta, err := p.table(p.ctx, number, p.w.foldOptions(cf, number), it, cf.Log().RangeDels(), nil, "")
+	if err != nil || meta == nil {
+		return err
+	}
+	p.d.Change.Add = append(p.d.Change.Add, rocks.Added{CF: name, Level: 0, Meta: rocks.MetaOf(number, *meta, nil, p.w.o.Now)})
+	return nil
+}
+
+// ruled is an iterator under a rule.
+type ruled struct {
+	ikey.Iter
+	rule    ruleFunc
+	value   []byte
+	changed bool
+	err     error
+}
+
+func (r *ruled) First() bool             { return r.settle(r.Iter.First()) }
+func (r *ruled) SeekGE(user []byte) bool { return r.settle(r.Iter.SeekGE(user)) }
+func (r *ruled) Next() bool              { return r.settle(r.Iter.Next()) }
+
+func (r *ruled) settle(ok bool) bool {
+	for ; ok && r.rule != nil; ok = r.Iter.Next() {
+		f, v, err := r.rule(r.Iter.Key(), r.Iter.Value())
+		if err != nil {
+			r.err = err
+			return false
+		}
+		if r.changed, r.value = f == change, v; f != drop {
+			return true
+		}
+	}
+	return ok
+}
+
+func (r *ruled) Value() []byte {
+	if r.changed {
+		return r.value
+	}
+	return r.Iter.Value()
+}
+
+func (r *ruled) Err() error {
+	if r.err != nil {
+		return r.err
+	}
+	return r.Iter.Err()
+}
+
+// foldOptions is the profile of an L0 table as TiKV flushes it: not compressed, with the family's filter.
+func (w *Rewinder) foldOptions(cf *rocks.CF, number uint64) sst.WriterOptions {
+	name := cf.Meta.Name
+	now := uint64(w.o.Now.Unix())
+	o := sst.WriterOptions{
+		CFID: cf.Meta.ID, CFName: name, FileNumber: number, Filter: sst.FilterWholeKey,
+		CreationTime: now, OldestKeyTime: now, FileCreationTime: now,
+		BlockSize: 32 << 10,
+	}
+	switch name {
+	case scan.CFWrite:
+		// tikv/tikv src/config/mod.rs WriteCfConfig: whole_key_filtering off, prefix = key without its timestamp.
+		o.Filter, o.PrefixExtractor = sst.FilterPrefix, "FixedSuffixSliceTransform"
+	case scan.CFLock, scan.CFRaft:
+		o.BlockSize, o.PrefixExtractor = 16<<10, "NoopSliceTransform"
+	}
+	o.Collectors = w.collectors(name, w.collectorsOf(cf), nil)
+	return o
+}
+
+// collectorsOf names the collectors of a family: those of its newest table, or what TiKV configures (src/config/mod.rs).
+func (w *Rewinder) collectorsOf(cf *rocks.CF) []string {
+	var newest *manifest.FileMeta
+	for _, f := range cf.Files() {
+		if newest == nil || f.Number > newest.Number {
+			newest = f.FileMeta
+		}
+	}
+	if newest != nil {
+		if r, done, err := cf.Table(newest); err == nil {
+			names := collectorNames(r.Props().Collectors)
+			done()
+			return names
+		}
+	}
+	var names []string
+	switch cf.Meta.Name {
+	case scan.CFWrite:
+		names = []string{mvcc.MVCCCollectorName, mvcc.RangeCollectorName}
+	case scan.CFDefault:
+		names = []string{mvcc.RangeCollectorName}
+		if w.rawV2 {
+			names = append(names, mvcc.RawMVCCCollectorName)
+		}
+	case scan.CFLock:
+		names = []string{mvcc.RangeCollectorName}
+	}
+	if w.titan {
+		names = append(names, sst.NewBlobCollector().Name())
+	}
+	return names
+}
+
+// collectors makes the collectors of the given names, so that a table that we write carries what TiKV would have put there. Names that
+// are not known are left out: TiKV takes a missing property as "not known", a wrong one as truth.
+func (w *Rewinder) collectors(cf string, names []string, old map[string]string) []sst.Collector {
+	c := engine.CFConfig{PropSizeIndexDistance: engine.DefaultPropSizeIndexDistance, PropKeysIndexDistance: engine.DefaultPropKeysIndexDistance}
+	if cfg := w.store.Layout.Config; cfg != nil {
+		if have, ok := cfg.KV.CFs[cf]; ok {
+			c = have
+		}
+	}
+	stale := w.staleTS
+	if old != nil {
+		_, stale = old["tikv.newest_stale_version_ts"]
+	}
+	var out []sst.Collector
+	for _, n := range names {
+		switch n {
+		case mvcc.MVCCCollectorName:
+			out = append(out, mvcc.NewMVCCCollector(mvcc.MVCCOptions{StaleTS: stale}))
+		case mvcc.RangeCollectorName:
+			out = append(out, mvcc.NewRangeCollector(mvcc.RangeOptions{SizeDistance: c.PropSizeIndexDistance, KeysDistance: c.PropKeysIndexDistance}))
+		case mvcc.RawMVCCCollectorName:
+			out = append(out, mvcc.NewRawMVCCCollector(mvcc.RawMVCCOptions{Now: w.o.Now}))
+		case mvcc.TTLCollectorName:
+			out = append(out, mvcc.NewTTLCollector())
+		case sst.NewBlobCollector().Name():
+			out = append(out, sst.NewBlobCollector())
+		}
+	}
+	return out
+}
+
+// sameRecord compares records for the read-back check.
+func sameRecord(k ikey.Key, v []byte, k2 ikey.Key, v2 []byte) bool {
+	return ikey.Compare(k, k2) == 0 && bytes.Equal(v, v2)
+}

@@ -1,0 +1,187 @@
+package repair
+
+import (
+	"bytes"
+	"context"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/rocks"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+// RewindOptions say what to rewind to and how.
+type RewindOptions struct {
+	T mvcc.TS
+	// SafePoint is the cluster's GC safe point; nil means unknown: then every write record is looked at for fences.
+	SafePoint *mvcc.TS
+	// Threads bounds the goroutines of a pass; 0 means one a core.
+	Threads int
+	// Now goes into the properties of new tables.
+	Now time.Time
+	// Progress is told the bytes read and written; nil is fine.
+	Progress func(n int64)
+}
+
+// Rewinder is the rewind of one opened store.
+type Rewinder struct {
+	store *scan.Store
+	o     RewindOptions
+
+	// set holds the numbers of the write-CF files that may hold a record above T, rawSet those of the default CF that may hold an
+	// API V2 raw entry above T. Files outside are never scanned.
+	set, rawSet map[uint64]bool
+	rawV2       bool
+	staleTS     bool // TiKV of this store writes the stale-version properties
+	titan       bool // tables of this store carry Titan's collector
+}
+
+// NewRewinder reads the properties of every table that it may have to skip or rewrite.
+func NewRewinder(ctx context.Context, s *scan.Store, o RewindOptions) (*Rewinder, error) {
+	w := &Rewinder{store: s, o: o, set: map[uint64]bool{}, rawSet: map[uint64]bool{}, staleTS: true, titan: s.Titan != nil}
+	w.rawV2 = s.HasRawV2()
+	sample, err := w.choose(ctx, scan.CFWrite, w.set)
+	if err != nil {
+		return nil, err
+	}
+	if sample != nil {
+		_, w.staleTS = sample.User["tikv.newest_stale_version_ts"]
+		w.titan = slices.Contains(collectorNames(sample.Collectors), sst.NewBlobCollector().Name())
+	}
+	if w.rawV2 {
+		if _, err := w.choose(ctx, scan.CFDefault, w.rawSet); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// choose puts the files of a family whose trustworthy max_ts is not at or below T into set. It returns the properties of the
+// newest table, if there is one, as the sample of what this TiKV writes.
+func (w *Rewinder) choose(ctx context.Context, cfName string, set map[uint64]bool) (*sst.Properties, error) {
+	cf := w.store.DB.CF(cfName)
+	var mu sync.Mutex
+	var newest *sst.Properties
+	var newestNo uint64
+	g, _ := errgroup.WithContext(ctx)
+	g.SetLimit(4 * w.threads())
+	for _, f := range cf.Files() {
+		g.Go(func() error {
+			r, done, err := cf.Table(f.FileMeta)
+			if err != nil {
+				return err
+			}
+			p := r.Props()
+			// Range tombstones have no timestamp; they are kept and applied apart, so that they do not spoil the bound.
+			_, maxTS, trust := mvcc.PropTS(p.User, 0)
+			mu.Lock()
+			defer mu.Unlock()
+			if !trust || maxTS > w.o.T {
+				set[f.Number] = true
+			}
+			if f.Number > newestNo {
+				newest, newestNo = p, f.Number
+			}
+			return done()
+		})
+	}
+	return newest, g.Wait()
+}
+
+func (w *Rewinder) inSet(f rocks.LevelFile) bool { return w.set[f.Number] }
+
+func (w *Rewinder) threads() int {
+	if w.o.Threads > 0 {
+		return w.o.Threads
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+func (w *Rewinder) progress(n int64) {
+	if w.o.Progress != nil {
+		w.o.Progress(n)
+	}
+}
+
+func (w *Rewinder) corrupt(key []byte, reason string) error {
+	return &base.Error{Class: base.ErrCorrupt, Op: "read write record", Path: w.store.Layout.KVDir, Offset: -1, CF: scan.CFWrite,
+		Key: bytes.Clone(key), Reason: reason, Next: "tikv-repair check " + w.store.Layout.Dir}
+}
+
+// fate decides one physical record of a table or of the logs. It is the same rule for every copy of a record, visible or not.
+type fate uint8
+
+const (
+	keep fate = iota
+	drop
+	change
+)
+
+// writeFate is the fate of a record of the write column family: everything above T goes, tombstones included, because TiKV's GC
+// compaction filter drops older versions when it meets a hidden Put above T without its tombstone.
+func (w *Rewinder) writeFate(k ikey.Key, value []byte) (fate, []byte, error) {
+	_, ts, ok := mvcc.SplitKey(k.User)
+	if !ok {
+		return keep, nil, nil // no transactional key: nothing that a timestamp says about it
+	}
+	if ts > w.o.T {
+		return drop, nil, nil
+	}
+	if k.Kind != ikey.KindPut {
+		return keep, nil, nil
+	}
+	d, err := mvcc.Rewind(w.o.T, ts, value)
+	if err != nil {
+		return keep, nil, w.corrupt(k.User, err.Error())
+	}
+	if d.Action == mvcc.ClearFence {
+		return change, d.Value, nil
+	}
+	return keep, nil, nil
+}
+
+// rawFate is the fate of a record of the default column family in an API V2 store: raw entries above T go physically, too, because
+// TiKV's raw compaction filter has the same trap. Transactional rows stay; those that must go get a tombstone.
+func (w *Rewinder) rawFate(k ikey.Key, _ []byte) (fate, []byte, error) {
+	if ts, ok := rawTS(k.User); ok && ts > w.o.T {
+		return drop, nil, nil
+	}
+	return keep, nil, nil
+}
+
+// rawTS is the timestamp of an API V2 raw entry's key.
+func rawTS(key []byte) (mvcc.TS, bool) {
+	prefix, ts, ok := mvcc.SplitKey(key)
+	if !ok || len(prefix) < 2 || !mvcc.IsRawV2Prefix(prefix) {
+		return 0, false
+	}
+	return ts, true
+}
+
+// rule gives the fate function of a family; nil keeps everything.
+func (w *Rewinder) rule(cf string) func(ikey.Key, []byte) (fate, []byte, error) {
+	switch {
+	case cf == scan.CFWrite:
+		return w.writeFate
+	case cf == scan.CFDefault && w.rawV2:
+		return w.rawFate
+	}
+	return nil
+}
+
+func collectorNames(prop string) []string {
+	prop = strings.Trim(prop, "[]")
+	if prop == "" {
+		return nil
+	}
+	return strings.Split(prop, ",")
+}

@@ -1,0 +1,165 @@
+package scan
+
+import (
+	"bytes"
+	"sort"
+
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/rocks"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/plan"
+)
+
+// LockAt is one record of the lock column family.
+type LockAt struct {
+	User   []byte // raw user key
+	Locks  []mvcc.Lock
+	Shared bool
+	Raw    []byte
+}
+
+// Locks reads the whole lock column family.
+func (s *Store) Locks() ([]LockAt, error) {
+	v, err := s.DB.CF(CFLock).NewVisible([]byte{'z'}, []byte{'z' + 1}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	var out []LockAt
+	for ok := v.First(); ok; ok = v.Next() {
+		l, err := s.parseLock(v.User(), bytes.Clone(v.Value()))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, l)
+	}
+	return out, v.Err()
+}
+
+func (s *Store) parseLock(key, raw []byte) (LockAt, error) {
+	user, err := mvcc.UserKey(key)
+	l := LockAt{User: user, Raw: raw}
+	if err == nil {
+		l.Locks, l.Shared, err = mvcc.ParseLocks(raw)
+	}
+	if err != nil {
+		return l, &base.Error{Class: base.ErrCorrupt, Op: "read lock", Path: s.Layout.KVDir, Offset: -1, CF: CFLock, Key: bytes.Clone(key), Err: err}
+	}
+	return l, nil
+}
+
+// evidence answers the questions of the lock decisions from this store alone. It keeps one iterator open and is for one
+// goroutine.
+type evidence struct {
+	s      *Store
+	write  *rocks.Visible
+	ranges []Region // live regions by start
+}
+
+// newEvidence opens the view; close must be called.
+func (s *Store) newEvidence() (*evidence, error) {
+	w, err := s.DB.CF(CFWrite).NewVisible([]byte{'z'}, []byte{'z' + 1}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &evidence{s: s, write: w, ranges: s.liveByStart()}, nil
+}
+
+func (e *evidence) close() error { return e.write.Close() }
+
+func (s *Store) liveByStart() []Region {
+	var out []Region
+	for _, r := range s.Regions {
+		if r.Live() {
+			out = append(out, r)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool {
+		return bytes.Compare(out[i].State.Region.StartKey, out[j].State.Region.StartKey) < 0
+	})
+	return out
+}
+
+// Here tells whether a live region of this store holds the key.
+func (e *evidence) Here(user []byte) bool {
+	enc := mvcc.EncodeBytes(nil, user)
+	i := sort.Search(len(e.ranges), func(i int) bool { return bytes.Compare(e.ranges[i].State.Region.StartKey, enc) > 0 }) - 1
+	if i < 0 {
+		return false
+	}
+	end := e.ranges[i].State.Region.EndKey
+	return len(end) == 0 || bytes.Compare(enc, end) < 0
+}
+
+// WriteByStart finds the commit of a transaction at one key: records are looked at from the newest down to commit_ts = start.
+func (e *evidence) WriteByStart(user []byte, start mvcc.TS) (commit mvcc.TS, w mvcc.Write, found bool, err error) {
+	prefix := mvcc.LockKey(user)
+	for ok := e.write.SeekGE(prefix); ok; ok = e.write.Next() {
+		p, ts, isTxn := mvcc.SplitKey(e.write.User())
+		if !isTxn || !bytes.Equal(p, prefix) || ts < start {
+			break
+		}
+		w, err := e.parse()
+		if err != nil {
+			return 0, w, false, err
+		}
+		if w.StartTS == start && w.Type != mvcc.WriteRollback {
+			w.ShortValue = bytes.Clone(w.ShortValue)
+			return ts, w, true, nil
+		}
+	}
+	return 0, mvcc.Write{}, false, e.write.Err()
+}
+
+// RollbackAt tells whether the record at (key, start) says that the transaction was rolled back.
+func (e *evidence) RollbackAt(user []byte, start mvcc.TS) (bool, error) {
+	key := mvcc.DataKey(user, start)
+	if !e.write.SeekGE(key) || !bytes.Equal(e.write.User(), key) {
+		return false, e.write.Err()
+	}
+	w, err := e.parse()
+	return err == nil && (w.Type == mvcc.WriteRollback && w.StartTS == start || w.OverlappedRollback), err
+}
+
+// LockOf reads the lock record of a key.
+func (e *evidence) LockOf(user []byte) ([]mvcc.Lock, error) {
+	key := mvcc.LockKey(user)
+	v, _, ok, err := e.s.DB.CF(CFLock).Get(key)
+	if err != nil || !ok {
+		return nil, err
+	}
+	l, err := e.s.parseLock(key, v)
+	return l.Locks, err
+}
+
+func (e *evidence) parse() (mvcc.Write, error) {
+	w, err := mvcc.ParseWrite(e.write.Value())
+	if err != nil {
+		return w, e.s.writeCorrupt(e.write.User(), err)
+	}
+	return w, nil
+}
+
+func (s *Store) writeCorrupt(key []byte, err error) error {
+	return &base.Error{Class: base.ErrCorrupt, Op: "read write record", Path: s.Layout.KVDir, Offset: -1, CF: CFWrite, Key: bytes.Clone(key), Err: err}
+}
+
+// DecideLocks decides every lock of the store at t by its transaction.
+func (s *Store) DecideLocks(t mvcc.TS) ([]plan.LockDecision, []plan.Problem, error) {
+	locks, err := s.Locks()
+	if err != nil || len(locks) == 0 {
+		return nil, nil, err
+	}
+	ev, err := s.newEvidence()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ev.close()
+	in := make([]plan.LockAt, 0, len(locks))
+	for _, l := range locks {
+		for _, one := range l.Locks {
+			in = append(in, plan.LockAt{UserKey: l.User, Lock: one, Shared: l.Shared})
+		}
+	}
+	return plan.DecideLocks(t, in, ev)
+}

@@ -1,0 +1,251 @@
+// Package scan reads a stopped TiKV store: it joins the key-value database, the raft store and Titan into one read view, and
+// runs the passes over it. It writes nothing.
+package scan
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/tikv-repair/tikv-repair/engine"
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/raftlog"
+	"github.com/tikv-repair/tikv-repair/engine/rocks"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/engine/titan"
+	"github.com/tikv-repair/tikv-repair/raftstate"
+)
+
+// The column families of TiKV's key-value database (tikv/tikv components/engine_traits/src/cf_defs.rs).
+const (
+	CFDefault = "default"
+	CFLock    = "lock"
+	CFWrite   = "write"
+	CFRaft    = "raft"
+)
+
+// Options of Open.
+type Options struct {
+	Overrides engine.Overrides
+	// Mode of the locks: shared for readers, exclusive for writers.
+	Mode base.LockMode
+	// NoRaft leaves the raft store closed: Raft stays nil.
+	NoRaft bool
+	// IgnoreFence lets a reader in while a repair is under way.
+}
+
+// Store is one opened data directory. Its parts are read views and may be used from several goroutines, the raft store and
+// Titan's handles excepted.
+type Store struct {
+	FS     base.FS
+	Layout *engine.Layout
+	DB     *rocks.DB
+	Titan  *titan.Store // nil when the store has no Titan directory
+	Raft   raftlog.Store
+	Ident  raftstate.StoreIdent
+	// Regions are all region states of the raft column family, by id.
+	Regions []Region
+
+	locks  *engine.Locks
+	raftDB *rocks.DB
+}
+
+// Region joins what the key-value database says about one region. Raw bytes are kept: an edit changes them, not a re-encoding.
+type Region struct {
+	ID    uint64
+	State raftstate.RegionLocalState
+	Raw   []byte
+	Apply *raftstate.RaftApplyState // nil when the record is missing
+}
+
+// Live tells whether the region owns data on this store: any state but tombstone, with a range.
+func (r Region) Live() bool {
+	return r.State.State != raftstate.Tombstone && r.State.Region.Initialized()
+}
+
+// Bounds are the region's first and last (exclusive) database keys; the range of the last region ends at 'z'+1.
+func (r Region) Bounds() (lower, upper []byte) {
+	lower = append([]byte{'z'}, r.State.Region.StartKey...)
+	if len(r.State.Region.EndKey) == 0 {
+		return lower, []byte{'z' + 1}
+	}
+	return lower, append([]byte{'z'}, r.State.Region.EndKey...)
+}
+
+// Open finds out what dir is, takes its locks and opens every part. Close must be called.
+func Open(fs base.FS, dir string, o Options) (*Store, error) {
+	l, err := engine.Discover(fs, dir, o.Overrides)
+	if err != nil {
+		return nil, err
+	}
+	locks, err := l.Lock(fs, o.Mode)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{FS: fs, Layout: l, locks: locks}
+	if err := s.open(o); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) open(o Options) error {
+	var err error
+	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir}); err != nil {
+		return err
+	}
+	for _, cf := range []string{CFDefault, CFLock, CFWrite, CFRaft} {
+		if s.DB.CF(cf) == nil {
+			return &base.Error{Class: base.ErrNotStore, Op: "open", Path: s.Layout.KVDir, Offset: -1,
+				Reason: fmt.Sprintf("it has no column family %q", cf), Next: "give the data directory of a TiKV store (the parent of db/)"}
+		}
+	}
+	if s.Layout.TitanDir != "" {
+		if ok, err := base.Exists(s.FS, s.FS.PathJoin(s.Layout.TitanDir, "CURRENT")); err != nil {
+			return err
+		} else if ok {
+			if s.Titan, err = titan.Open(s.FS, s.Layout.TitanDir); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.loadIdent(); err != nil {
+		return err
+	}
+	if err := s.loadRegions(); err != nil {
+		return err
+	}
+	if o.NoRaft {
+		return nil
+	}
+	return s.openRaft()
+}
+
+func (s *Store) loadIdent() error {
+	v, _, ok, err := s.DB.CF(CFDefault).Get(raftstate.StoreIdentKey())
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return &base.Error{Class: base.ErrNotStore, Op: "read store identity", Path: s.Layout.KVDir, Offset: -1, CF: CFDefault,
+			Reason: "there is none: this store was never bootstrapped", Next: "a store without identity holds no data to repair"}
+	}
+	if s.Ident, err = raftstate.ParseStoreIdent(v); err != nil {
+		return &base.Error{Class: base.ErrCorrupt, Op: "read store identity", Path: s.Layout.KVDir, Offset: -1, CF: CFDefault, Err: err}
+	}
+	return nil
+}
+
+func (s *Store) loadRegions() error {
+	lower, upper := raftstate.RegionStateRange()
+	v, err := s.DB.CF(CFRaft).NewVisible(lower, upper, nil)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	for ok := v.First(); ok; ok = v.Next() {
+		kind, id, _, ok := raftstate.ParseLocalKey(v.User())
+		if !ok || kind != raftstate.KindRegionState {
+			continue
+		}
+		r := Region{ID: id, Raw: bytes.Clone(v.Value())}
+		if r.State, err = raftstate.ParseRegionLocalState(r.Raw); err != nil {
+			return &base.Error{Class: base.ErrCorrupt, Op: "read region state", Path: s.Layout.KVDir, Offset: -1, CF: CFRaft, Region: id, Err: err}
+		}
+		s.Regions = append(s.Regions, r)
+	}
+	if err := v.Err(); err != nil {
+		return err
+	}
+	for i := range s.Regions {
+		r := &s.Regions[i]
+		b, _, ok, err := s.DB.CF(CFRaft).Get(raftstate.ApplyStateKey(r.ID))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		a, err := raftstate.ParseRaftApplyState(b)
+		if err != nil {
+			return &base.Error{Class: base.ErrCorrupt, Op: "read apply state", Path: s.Layout.KVDir, Offset: -1, CF: CFRaft, Region: r.ID, Err: err}
+		}
+		r.Apply = &a
+	}
+	return nil
+}
+
+func (s *Store) openRaft() error {
+	var err error
+	if s.Layout.Raft == engine.RaftEngine {
+		s.Raft, _, err = raftlog.OpenEngine(s.FS, s.Layout.RaftDir, s.Layout.SpillDir)
+		return err
+	}
+	if s.raftDB, err = rocks.Open(s.FS, s.Layout.RaftDir, rocks.Options{WALDir: s.Layout.RaftWALDir}); err != nil {
+		return err
+	}
+	s.Raft, err = raftlog.OpenRocks(raftKV{s.raftDB.CF(CFDefault)})
+	return err
+}
+
+// raftKV shows the raft RocksDB to the raft log reader.
+type raftKV struct{ cf *rocks.CF }
+
+func (k raftKV) Get(key []byte) ([]byte, bool, error) {
+	v, _, ok, err := k.cf.Get(key)
+	return v, ok, err
+}
+
+func (k raftKV) Scan(start, end []byte, fn func(key, value []byte) error) error {
+	v, err := k.cf.NewVisible(start, end, nil)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	for ok := v.First(); ok; ok = v.Next() {
+		if err := fn(v.User(), v.Value()); err != nil {
+			return err
+		}
+	}
+	return v.Err()
+}
+
+// Close gives everything back, the locks last.
+func (s *Store) Close() error {
+	var errs []error
+	add := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if s.Raft != nil {
+		add(s.Raft.Close())
+	}
+	if s.raftDB != nil {
+		add(s.raftDB.Close())
+	}
+	if s.Titan != nil {
+		add(s.Titan.Close())
+	}
+	if s.DB != nil {
+		add(s.DB.Close())
+	}
+	if s.locks != nil {
+		add(s.locks.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Value resolves the value of a visible record: itself, or for a blob index what Titan holds for the key.
+func (s *Store) Value(cf string, kind ikey.Kind, user, value []byte) ([]byte, error) {
+	if kind != ikey.KindBlobIndex {
+		return value, nil
+	}
+	if s.Titan == nil {
+		return nil, &base.Error{Class: base.ErrCorrupt, Op: "read value", Path: s.Layout.KVDir, Offset: -1, CF: cf, Key: user,
+			Reason: "the value lies in a Titan blob file, but the store has no Titan directory",
+			Next:   "give the directory with --titan-dir"}
+	}
+	return s.Titan.Get(value, user)
+}
