@@ -9,7 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func appendI64(dst []byte, v int64) []byte { return binary.BigEndian.AppendUint64(dst, uint64(v)^1<<63) }
+func appendI64(dst []byte, v int64) []byte {
+	return binary.BigEndian.AppendUint64(dst, uint64(v)^1<<63)
+}
 
 // What decodes encodes to a record that says the same, and that form is stable.
 func FuzzParseWrite(f *testing.F) {
@@ -179,5 +181,32 @@ func FuzzDescribeUserKey(f *testing.F) {
 		if !bytes.Equal(out, user) {
 			t.Fatalf("%X: built again %X", user, out)
 		}
+	})
+}
+
+// Raw values round-trip, and collectors take any entry without panicking.
+func FuzzRawValuesAndCollectors(f *testing.F) {
+	f.Add([]byte("zkey\x00\x00\x00\x00\x00\x00\x00\x01"), byte(1), AppendRawV2(nil, []byte("v"), 77, false))
+	f.Add([]byte("z"), byte(0x11), []byte{1, 7, 0, 100})
+	f.Add([]byte(""), byte(0), []byte("P\x01"))
+	f.Fuzz(func(t *testing.T, key []byte, kind byte, value []byte) {
+		if val, expire, deleted, err := ParseRawV2(value); err == nil && (expire != 0 || value[len(value)-1]&rawFlagExpire == 0) {
+			if got := AppendRawV2(nil, val, expire, deleted); !bytes.Equal(got, value) {
+				t.Fatalf("%X: encoded again %X", value, got)
+			}
+		}
+		props := make(map[string]string)
+		for _, c := range []Collector{
+			NewMVCCCollector(MVCCOptions{StaleTS: true}), NewRangeCollector(RangeOptions{}), NewTTLCollector(),
+			NewRawMVCCCollector(RawMVCCOptions{}), NewBlobSizeCollector(),
+		} {
+			c.Add(key, kind, value)
+			c.Add(key, kind, value)
+			c.Finish(props)
+		}
+		if lo, hi, trust := PropTS(props, 0); trust && lo > hi {
+			t.Fatalf("trusted %s..%s", lo, hi)
+		}
+		PropTS(map[string]string{PropMinTS: string(value), PropMaxTS: string(key), PropBlobSize: string(value)}, 0)
 	})
 }

@@ -209,3 +209,20 @@ func TestRawValues(t *testing.T) {
 		t.Error("API V2 key prefixes")
 	}
 }
+
+// The undecoded test for raw keys agrees with the decoded one at every length around the group borders.
+func TestIsRawV2PrefixAgrees(t *testing.T) {
+	for _, first := range []byte("rtxm\x00\xff") {
+		for n := range 20 {
+			user := append([]byte{first}, make([]byte, n)...)
+			for _, u := range [][]byte{user, user[:n], bytes.Repeat([]byte{first}, n)} {
+				if got, want := IsRawV2Prefix(LockKey(u)), IsRawV2Key(u); got != want {
+					t.Errorf("%X: %v for the prefix, %v for the key", u, got, want)
+				}
+			}
+		}
+	}
+	if IsRawV2Prefix(nil) || IsRawV2Prefix([]byte("zr")) {
+		t.Error("a cut-off prefix is accepted")
+	}
+}

@@ -167,3 +167,20 @@ func printable(b []byte) string {
 	}
 	return string(b)
 }
+
+// Space names the part of the key space for sums: the table, "meta", "keyspace N", or "other keys".
+func (k KeyInfo) Space() string {
+	s := "other keys"
+	switch {
+	case k.TableID != 0:
+		s = fmt.Sprintf("table %d", k.TableID)
+	case k.MetaKey != "":
+		s = "meta"
+	case k.Kind == KeyRaw:
+		s = "raw keys"
+	}
+	if k.KeyspaceID != nil {
+		s = fmt.Sprintf("keyspace %d, %s", *k.KeyspaceID, s)
+	}
+	return s
+}

@@ -68,3 +68,9 @@ func IsRawV2Key(user []byte) bool { return len(user) >= 1+keyspaceLen && user[0]
 
 // IsTxnV2Key reports whether a decoded user key of an API V2 store is a transactional one with a keyspace.
 func IsTxnV2Key(user []byte) bool { return len(user) >= 1+keyspaceLen && user[0] == txnPrefixV2 }
+
+// IsRawV2Prefix reports whether 'z'‖enc(user) belongs to an API V2 raw key: the first group holds the first 8 bytes of the user
+// key as they are, so that no decoding is needed.
+func IsRawV2Prefix(prefix []byte) bool {
+	return len(prefix) >= 1+9 && prefix[0] == 'z' && prefix[1] == rawPrefixV2 && prefix[9] >= 0xFF-(8-1-keyspaceLen)
+}
