@@ -101,7 +101,7 @@ func (*UnresolvedLocks) Name() string       { return "unresolved-locks" }
 func (*UnresolvedLocks) Severity() Severity { return Error }
 func (p *UnresolvedLocks) Where() string    { return atStore(p.Store) }
 func (p *UnresolvedLocks) What() string {
-	return fmt.Sprintf("%s of %s cannot be decided: the keys that tell whether the transaction committed at or before T are on a store that was not given",
+	return fmt.Sprintf("%s of %s cannot be decided: what tells whether it committed at or before T was not given, or contradicts itself",
 		plural(p.Keys, "lock"), plural(len(p.Txns), "transaction"))
 }
 func (*UnresolvedLocks) Next() string {

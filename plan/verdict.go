@@ -197,8 +197,8 @@ func (j *judge) async(k TxnKey, primary mvcc.Lock) (Verdict, error) {
 			"async commit: key %s was never prewritten, so the transaction did not commit", upperHex(missing))}, nil
 	case maxCommit <= k.StartTS:
 		return Verdict{Outcome: OutcomeUnknown, Reason: fmt.Sprintf(
-			"async commit: all keys are prewritten but their largest min_commit_ts %s is not above start_ts", maxCommit)}, nil
+			"async commit: no key is missing but the largest min_commit_ts %s is not above start_ts", maxCommit)}, nil
 	}
-	return j.committed(maxCommit, fmt.Sprintf("async commit: all %d keys are prewritten, so it committed at %s",
-		1+len(primary.Secondaries), maxCommit)), nil
+	return j.committed(maxCommit, fmt.Sprintf("async commit: %s prewritten, none missing, so it committed at %s",
+		plural(1+len(primary.Secondaries), "key"), maxCommit)), nil
 }
