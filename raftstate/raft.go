@@ -201,7 +201,7 @@ func (s RaftApplyState) Invariants() []string {
 	return nil
 }
 
-// TermOf resolves the term at index as §"start" of a server does: the initial index, the truncated index, the entry, or for an
+// TermOf resolves the term at index as a starting server does: the initial index, the truncated index, the entry, or for an
 // applied index above last the recorded commit term. entry looks into the log.
 func (d Derived) TermOf(index uint64, entry func(index uint64) (term uint64, ok bool)) (uint64, bool) {
 	switch {

@@ -141,7 +141,8 @@ func ParseRegion(b []byte) (Region, error) {
 }
 
 // WithEpoch returns the record's bytes with only the epoch changed; everything else, unknown fields and their order
-// included, stays byte for byte. s must come from ParseRegionLocalState: without its bytes the result is nil.
+// included, stays byte for byte. s must come from ParseRegionLocalState: without its bytes, or with bytes that only a laxer
+// decoder takes, the result is nil and must not be written.
 func (s RegionLocalState) WithEpoch(confVer, version uint64) []byte {
 	if len(s.Raw) == 0 {
 		return nil

@@ -72,6 +72,19 @@ func (c *blockCursor) corrupt(err error) error {
 // each block or entry that is broken. dead says which entries do not count (at or below the truncated index, above
 // last_index); nil counts all. It returns I/O errors and those of fn.
 func (e *Engine) VerifyBlocks(dead func(region, index uint64) bool, fn func(region uint64, err error) error) error {
+	c := blockCursor{e: e}
+	defer c.close()
+	for file := range e.files {
+		if err := e.verifyFile(&c, uint32(file), dead, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyFile looks through all groups for the entries of one file: the list of them is bounded by the file, not by the store.
+func (e *Engine) verifyFile(c *blockCursor, file uint32, dead func(region, index uint64) bool,
+	fn func(region uint64, err error) error) error {
 	type live struct {
 		pos
 		region, index uint64
@@ -79,19 +92,15 @@ func (e *Engine) VerifyBlocks(dead func(region, index uint64) bool, fn func(regi
 	var all []live
 	for id, g := range e.groups {
 		for i, p := range g.entries {
-			if index := g.first + uint64(i); dead == nil || !dead(id, index) {
+			index := g.first + uint64(i)
+			if e.blocks[p.block].file == file && (dead == nil || !dead(id, index)) {
 				all = append(all, live{p, id, index})
 			}
 		}
 	}
 	slices.SortFunc(all, func(a, b live) int {
-		if c := cmp.Compare(a.block, b.block); c != 0 {
-			return c
-		}
-		return cmp.Or(cmp.Compare(a.region, b.region), cmp.Compare(a.index, b.index))
+		return cmp.Or(cmp.Compare(a.block, b.block), cmp.Compare(a.region, b.region), cmp.Compare(a.index, b.index))
 	})
-	c := blockCursor{e: e}
-	defer c.close()
 	broken := int64(-1) // block that was reported already
 	for _, l := range all {
 		if broken == int64(l.block) {

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -125,7 +126,7 @@ func scanDirs(fs base.FS, dirs ...string) (listing, error) {
 				continue
 			}
 			st, err := fs.Stat(path)
-			if os.IsNotExist(err) {
+			if errors.Is(err, os.ErrNotExist) {
 				continue // a dangling symbolic link is no file to the engine
 			}
 			if err != nil {
