@@ -1,6 +1,7 @@
 package base
 
 import (
+	"errors"
 	"io"
 	"os"
 
@@ -127,7 +128,7 @@ func Exists(fs FS, name string) (bool, error) {
 	if err == nil {
 		return true, nil
 	}
-	if os.IsNotExist(err) {
+	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
 	return false, IO("stat", name, err)

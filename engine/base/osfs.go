@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -16,6 +17,47 @@ type osFS struct{ vfs.FS }
 
 // NewOS is the machine's file system.
 func NewOS() FS { return osFS{vfs.Default} }
+
+// pebble attaches stack traces to the system's errors, and os.IsNotExist does not look through them. The methods below
+// give the bare errors, so that both ways of asking work.
+
+func bare(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p
+	}
+	var l *os.LinkError
+	if errors.As(err, &l) {
+		return l
+	}
+	return err
+}
+
+func (o osFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := o.FS.Open(name, opts...)
+	return f, bare(err)
+}
+
+func (o osFS) OpenDir(name string) (vfs.File, error) {
+	f, err := o.FS.OpenDir(name)
+	return f, bare(err)
+}
+
+func (o osFS) Stat(name string) (vfs.FileInfo, error) {
+	st, err := o.FS.Stat(name)
+	return st, bare(err)
+}
+
+func (o osFS) List(dir string) ([]string, error) {
+	names, err := o.FS.List(dir)
+	return names, bare(err)
+}
+
+func (o osFS) Remove(name string) error { return bare(o.FS.Remove(name)) }
+
+func (o osFS) Rename(oldname, newname string) error { return bare(o.FS.Rename(oldname, newname)) }
+
+func (o osFS) Link(oldname, newname string) error { return bare(o.FS.Link(oldname, newname)) }
 
 func (osFS) CopyAttrs(name, like string) error {
 	var st unix.Stat_t
@@ -69,34 +111,73 @@ func (osFS) LockFile(name string, kind LockKind, mode LockMode) (io.Closer, erro
 		return nil, IO("lock", name, err)
 	}
 	reason := "another process holds the lock"
-	if pid := lockHolder(f, kind); pid != 0 {
+	if pid := lockHolder(f, kind, mode); pid != 0 {
 		reason = fmt.Sprintf("process %d%s holds the lock", pid, processName(pid))
 	}
 	return nil, &Error{Class: ErrInUse, Op: "lock", Path: name, Offset: -1, Reason: reason,
 		Next: "stop tikv-server (and any other tool) on this directory, then run the command again"}
 }
 
-// lockHolder finds the pid in /proc/locks by device and inode: it serves both kinds of lock, while F_GETLK knows nothing of
-// flock and reports -1 for open-file-description locks. 0 when it cannot be told (another pid namespace, no /proc).
-func lockHolder(f *os.File, kind LockKind) int {
+// lockHolder finds the pid of a process that holds a conflicting lock; 0 when it cannot be told (another pid namespace, no
+// /proc, another user's process).
+func lockHolder(f *os.File, kind LockKind, mode LockMode) int {
+	if kind == Fcntl {
+		lk := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart}
+		if mode == LockExclusive {
+			lk.Type = unix.F_WRLCK
+		}
+		// Names the owner of a classic lock; -1 stands for an open-file-description lock.
+		if unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lk) == nil && lk.Type != unix.F_UNLCK && lk.Pid > 0 {
+			return int(lk.Pid)
+		}
+	}
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st) != nil {
 		return 0
 	}
-	table, err := os.ReadFile("/proc/locks")
+	id := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
+	if table, err := os.ReadFile("/proc/locks"); err == nil {
+		for line := range strings.SplitSeq(string(table), "\n") {
+			if pid, ok := lockLine(line, id, kind); ok && pid > 0 {
+				return pid
+			}
+		}
+	}
+	return descriptorHolder(id, kind)
+}
+
+// lockLine reads a line like "1: POSIX ADVISORY WRITE 4242 fd:01:131 0 EOF" of /proc/locks or of an fdinfo file; a waiter
+// has "->" in second place. ok tells whether it is a lock of that kind on the file with that id.
+func lockLine(line, id string, kind LockKind) (pid int, ok bool) {
+	w := strings.Fields(line)
+	if len(w) < 6 || w[5] != id || (w[1] == "FLOCK") != (kind == Flock) || w[1] == "LEASE" || w[1] == "DELEG" {
+		return 0, false
+	}
+	pid, err := strconv.Atoi(w[4])
+	return pid, err == nil
+}
+
+// descriptorHolder asks every process for its open files: the only place that knows the owner of an
+// open-file-description lock, another tikv-repair's.
+func descriptorHolder(id string, kind LockKind) int {
+	infos, err := filepath.Glob("/proc/[0-9]*/fdinfo/*")
 	if err != nil {
 		return 0
 	}
-	want := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
-	for _, line := range strings.Split(string(table), "\n") {
-		w := strings.Fields(line)
-		// "1: POSIX ADVISORY WRITE 4242 fd:01:131 0 EOF"; a waiter has "->" in second place.
-		if len(w) < 6 || w[5] != want || (w[1] == "FLOCK") != (kind == Flock) {
-			continue
+	for _, name := range infos {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // gone, or another user's
 		}
-		var pid int
-		if _, err := fmt.Sscan(w[4], &pid); err == nil && pid > 0 {
-			return pid
+		for line := range strings.SplitSeq(string(b), "\n") {
+			rest, isLock := strings.CutPrefix(line, "lock:")
+			if !isLock {
+				continue
+			}
+			if _, ok := lockLine(rest, id, kind); ok {
+				pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
+				return pid
+			}
 		}
 	}
 	return 0
