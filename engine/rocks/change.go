@@ -2,6 +2,7 @@ package rocks
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -135,7 +136,7 @@ func (db *DB) Draft(c Change, manifestNumber uint64) (*manifest.State, [][]byte,
 		return nil, nil, err
 	}
 	after.Number = manifestNumber
-	return after, records, nil
+	return after, append(slices.Clone(db.State.Records), records...), nil
 }
 
 // epochs gives the largest epoch of a family and whether its files have one: when a single file lacks it, RocksDB 8.10 derives all

@@ -14,7 +14,7 @@ import (
 // other damage is an error of class ErrCorrupt, and what TiKV never writes (another comparator, native blob files,
 // user-defined timestamps, more levels or paths) one of class ErrUnsupported.
 //
-// Stricter than the engine: zeros between records, a file number in two column families and two families of one name are
+// Stricter than the engine: zeros between records, a length that runs past the end of the file with sound records behind it, a file number in two column families and two families of one name are
 // errors as well.
 // Source: tikv/rocksdb 8.10.tikv db/version_set.cc (Recover, GetCurrentManifestPath), db/version_edit_handler.cc.
 func Load(fs base.FS, dir string) (*State, error) {
@@ -72,9 +72,11 @@ func read(r io.Reader, path string, number uint64) (*State, error) {
 		case err == io.EOF:
 			s.TornTail = s.TornTail || len(group.edits) > 0
 			return s, s.finish(off)
-		case errors.As(err, &d) && d.Kind.Torn():
+		case errors.As(err, &d) && d.Torn():
 			s.TornTail = true
 			continue
+		case d != nil:
+			return nil, base.Corruptf(path, d.Offset, "MANIFEST: %s", d.Reason)
 		case err != nil:
 			return nil, err
 		}

@@ -54,8 +54,8 @@ type State struct {
 	TornTail bool
 	DBID     string
 
-	minWAL                             uint64 // WAL additions below it are forgotten
-	sawLog, sawNext, sawLast, maxCFSet bool
+	minWAL                   uint64 // WAL additions below it are forgotten
+	sawLog, sawNext, sawLast bool
 }
 
 // NewState is the state before the first edit: the column family default, empty.
@@ -298,11 +298,11 @@ func (s *State) counters(cf *CF, e *Edit) error {
 func (s *State) complete() error {
 	switch {
 	case !s.sawNext:
-		return s.corrupt("MANIFEST without a next file number")
+		return base.Corruptf(s.Path, -1, "MANIFEST without a next file number")
 	case !s.sawLog:
-		return s.corrupt("MANIFEST without a log number")
+		return base.Corruptf(s.Path, -1, "MANIFEST without a log number")
 	case !s.sawLast:
-		return s.corrupt("MANIFEST without a last sequence")
+		return base.Corruptf(s.Path, -1, "MANIFEST without a last sequence")
 	}
 	return nil
 }

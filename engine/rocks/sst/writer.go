@@ -50,8 +50,9 @@ const (
 // ErrEmpty is returned by Finish when the table has neither a record nor a range tombstone: no engine keeps such a file.
 var ErrEmpty = errors.New("table has no records")
 
-// Meta is what the MANIFEST has to know of a written table. Smallest and Largest cover the range tombstones too: the begin of one is a
-// boundary with its own sequence, the end an exclusive one with the sentinel (ikey.MaxSeq, 0x0F).
+// Meta is what the MANIFEST has to know of a written table. Smallest and Largest cover the range tombstones too: the begin of
+// one is a boundary with its own sequence, the end an exclusive one with the sentinel (ikey.MaxSeq, 0x0F).
+// Invariant: Smallest <= Largest by ikey.Compare, SmallestSeq <= LargestSeq, RangeDels <= Deletions <= Entries.
 type Meta struct {
 	Size                          uint64 // of the file, bytes
 	Smallest, Largest             ikey.Key

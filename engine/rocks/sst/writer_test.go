@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
@@ -116,10 +118,6 @@ func TestWriterRefuses(t *testing.T) {
 		{"a sequence above 2^56-1", WriterOptions{}, func(w *Writer) error { return w.Add(put("a", 1<<56, "").Key, nil) }, "above 2^56-1"},
 		{"zlib", WriterOptions{Compression: CompressionZlib}, func(w *Writer) error { return w.Add(put("a", 1, "").Key, nil) }, "Zlib blocks are not supported"},
 		{"nothing", WriterOptions{}, func(w *Writer) error { _, err := w.Finish(); return err }, ErrEmpty.Error()},
-		{"a collector in RocksDB's name space", WriterOptions{Collectors: []Collector{thief{}}}, func(w *Writer) error {
-			_, err := w.Finish()
-			return errors.Join(w.Add(put("a", 1, "").Key, nil), err)
-		}, "no records"},
 		{"a record after the end", WriterOptions{}, func(w *Writer) error {
 			if err := w.Add(put("a", 1, "").Key, nil); err != nil {
 				return err
@@ -296,5 +294,59 @@ func TestIterationDoesNotAllocate(t *testing.T) {
 	})
 	if allocs > n/100 {
 		t.Errorf("%v allocations for %d records", allocs, n)
+	}
+}
+
+// Shards of one table are read by several goroutines through one Reader.
+func TestParallelShards(t *testing.T) {
+	points := manyRecords(3000)
+	b, _ := write(t, WriterOptions{Compression: CompressionZSTD, BlockSize: 2 << 10}, points, nil)
+	r, err := openBytes(t, b, ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	bounds := append(r.BlockBounds(), Block{})
+	parts := make([][]record, len(bounds))
+	var g errgroup.Group
+	for i := range bounds {
+		var lower []byte
+		if i > 0 {
+			lower = bounds[i-1].Separator
+		}
+		g.Go(func() error {
+			var err error
+			parts[i], err = drain(r.NewIterRange(lower, bounds[i].Separator))
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := sameRecords(slices.Concat(parts...), points); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func BenchmarkIterate(b *testing.B) {
+	for _, code := range []byte{CompressionNone, CompressionLZ4, CompressionZSTD} {
+		b.Run(CompressionName(code), func(b *testing.B) {
+			table, m := write(b, WriterOptions{Compression: code}, manyRecords(100000), nil)
+			r, err := openBytes(b, table, ReaderOptions{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer r.Close()
+			b.SetBytes(int64(m.Props.RawKeySize + m.Props.RawValueSize))
+			b.ReportAllocs()
+			for b.Loop() {
+				it := r.NewIter()
+				for ok := it.First(); ok; ok = it.Next() {
+				}
+				if err := it.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

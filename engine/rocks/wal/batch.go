@@ -36,6 +36,11 @@ type Record struct {
 	Value []byte
 }
 
+// Inverted tells whether this is a range deletion that ends before it begins, which RocksDB does not insert.
+func (r Record) Inverted() bool {
+	return r.Key.Kind == ikey.KindRangeDelete && string(r.Key.User) > string(r.Value)
+}
+
 type tagShape struct {
 	kind    ikey.Kind
 	cf      bool // a CF id follows
@@ -83,7 +88,7 @@ var shapes, known = func() (s [256]tagShape, k [256]bool) {
 }()
 
 // DecodeBatch takes a write batch apart. The whole batch is checked before it returns, so that the records never end
-// early; they alias payload. An error is a *base.Error of class ErrCorrupt (Offset counts within payload) or, for a record
+// early; they alias payload. A range deletion may end before it begins: see Record.Inverted. An error is a *base.Error of class ErrCorrupt (Offset counts within payload) or, for a record
 // that TiKV never writes, ErrUnsupported; Path is empty.
 func DecodeBatch(payload []byte) (seq uint64, count uint32, records iter.Seq[Record], err error) {
 	b, e := parseBatch(payload)
@@ -117,9 +122,6 @@ func parseBatch(payload []byte) (batch, *base.Error) {
 	}
 	it := b.records()
 	for it.next() {
-		if it.rec.Key.Kind == ikey.KindRangeDelete && string(it.rec.Key.User) > string(it.rec.Value) {
-			return b, base.Corruptf("", int64(len(payload)-len(it.rest)), "range deletion that ends before it begins")
-		}
 	}
 	switch {
 	case it.err != nil:

@@ -37,6 +37,8 @@ const (
 	BadBatch
 	// SequenceTooLarge: a sequence above 2^56-1.
 	SequenceTooLarge
+	// InvertedRange: a range deletion that ends before it begins. RocksDB inserts the batch up to it and stops.
+	InvertedRange
 	// SequenceRepeats: a batch that begins at or below the end of an earlier one of the replay.
 	SequenceRepeats
 )
@@ -45,7 +47,7 @@ var damageNames = map[DamageKind]string{
 	TornHeader: "torn-header", TornBody: "torn-body", TornFragment: "torn-fragment", ChecksumMismatch: "checksum-mismatch",
 	BadLength: "bad-length", UnknownType: "unknown-type", MissingStart: "missing-start", UnfinishedFragment: "unfinished-fragment",
 	ZeroInFragment: "zero-in-fragment", ZeroGap: "zero-gap", OtherLog: "other-log", ShortRecord: "short-record",
-	BadBatch: "bad-batch", SequenceTooLarge: "sequence-too-large", SequenceRepeats: "sequence-repeats",
+	BadBatch: "bad-batch", InvertedRange: "inverted-range", SequenceTooLarge: "sequence-too-large", SequenceRepeats: "sequence-repeats",
 }
 
 // String gives the name used in reports.
@@ -71,9 +73,15 @@ type Damage struct {
 	// AtTail: nothing but zeros follows in the file, so it may be a torn write that the file system filled up. Set by
 	// Replay, and always for torn kinds.
 	AtTail bool
+	// RecordsBehind: a sound record follows in the block, so that a TornBody is really a damaged length. RocksDB takes it
+	// for a torn one.
+	RecordsBehind bool
 
 	restZero bool
 }
+
+// Torn tells whether this is what a process leaves behind that was killed while it wrote: nothing was there to be lost.
+func (d *Damage) Torn() bool { return d.Kind.Torn() && !d.RecordsBehind }
 
 // Error gives path, offset and reason.
 func (d *Damage) Error() string { return base.Corruptf(d.Path, d.Offset, "%s", d.Reason).Error() }

@@ -104,7 +104,7 @@ func (p *replayer) conclude() {
 			p.problem(DroppedWAL, l.Number, l.Path, 0, "%d batches with %d records are not replayed because an earlier WAL is damaged",
 				l.DroppedBatches, l.DroppedRecords)
 		}
-		dropped = dropped || l.DroppedBatches > 0
+		dropped = dropped || l.DroppedBatches > 0 || l.fatal() != nil
 		for _, d := range l.Damage {
 			switch {
 			case d.Kind == SequenceRepeats:
@@ -121,13 +121,13 @@ func (p *replayer) conclude() {
 }
 
 // judge turns the damage that ended a WAL into a problem, or reports that it is the normal torn tail. dropped: a later WAL
-// has batches that were not replayed.
+// holds something that was not replayed, readable or not.
 func (p *replayer) judge(l *LogReport, d *Damage, dropped bool) (tornTail bool) {
 	kind := MidCorruption
 	switch {
 	case d.Kind == BadBatch:
 		kind = UnreadableBatch
-	case d.Kind.Torn() && (l.Cleared || !dropped):
+	case d.Torn() && (l.Cleared || !dropped):
 		return !l.Cleared
 	case d.AtTail && !dropped && !l.Cleared:
 		kind = TailCorruption

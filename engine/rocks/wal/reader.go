@@ -177,7 +177,7 @@ func (r *Reader) finish(d *Damage) ([]byte, int64, error) {
 
 // abandon drops the open fragment and describes the damage from its start, or from p.
 func (r *Reader) abandon(kind DamageKind, p phys, reason string) *Damage {
-	d := &Damage{Kind: kind, Path: r.path, Offset: p.off, Reason: reason, restZero: p.restZero}
+	d := &Damage{Kind: kind, Path: r.path, Offset: p.off, Reason: reason, RecordsBehind: p.behind, restZero: p.restZero}
 	if r.inFragment {
 		d.Offset = r.start
 	}
@@ -262,6 +262,7 @@ type phys struct {
 	what     physKind
 	typ      byte // legacy type
 	restZero bool // what the block holds behind it (physZero, physTornHeader: it as well) is zeros
+	behind   bool // physBadLength: a sound record follows in the block
 	payload  []byte
 	off      int64
 	err      error
@@ -293,8 +294,9 @@ func (r *Reader) physical() phys {
 		}
 		size := header + length
 		if size > len(r.buf) {
+			p := phys{what: physBadLength, off: off, behind: soundRecord(r.buf[1:])}
 			r.buf = nil
-			return phys{what: physBadLength, off: off}
+			return p
 		}
 		if typ == typeZero && length == 0 {
 			p := phys{what: physZero, off: off, restZero: allZero(r.buf)}
@@ -373,4 +375,19 @@ func allZero(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// soundRecord looks for a physical record with a good checksum anywhere in b. It tells a length that was damaged from a
+// write that was cut off: behind the latter there is nothing.
+func soundRecord(b []byte) bool {
+	for ; len(b) >= legacyHeader; b = b[1:] {
+		size := legacyHeader + int(binary.LittleEndian.Uint16(b[4:]))
+		if typ := b[6]; typ < typeFull || typ > typeLast || size > len(b) {
+			continue
+		}
+		if binary.LittleEndian.Uint32(b) == checksum(b[6:size]) {
+			return true
+		}
+	}
+	return false
 }

@@ -257,7 +257,7 @@ func (p *replayer) log(l *LogReport) error {
 		if err != nil {
 			return err
 		}
-		d.AtTail = d.Kind.Torn() || clean && d.restZero
+		d.AtTail = d.Torn() || clean && d.restZero
 		l.DroppedBytes = l.Size - d.Offset
 		p.stopped, p.corrupted = true, l
 		return nil
@@ -296,27 +296,33 @@ func (p *replayer) batch(l *LogReport, payload []byte, off int64) (stop bool, er
 		damage(SequenceRepeats, "sequence "+strconv.FormatUint(b.seq, 10)+" after "+strconv.FormatUint(p.maxNext-1, 10), true)
 	}
 	it := b.records()
-	for it.next() {
-		min, known := p.in.MinLog[it.rec.CF]
-		if !known || l.Number < min {
+	count := uint64(b.count)
+	for n := uint64(0); it.next(); n++ {
+		first, known := p.in.MinLog[it.rec.CF]
+		if !known || l.Number < first {
 			continue
+		}
+		if it.rec.Inverted() {
+			damage(InvertedRange, "range deletion that ends before it begins", false)
+			count, stop = n, true
+			break
 		}
 		if err := p.emit(it.rec); err != nil {
 			return false, err
 		}
 		l.Emitted++
 	}
-	p.next = b.seq + uint64(b.count)
+	p.next = b.seq + count
 	p.maxNext = max(p.maxNext, p.next)
-	if b.count > 0 {
+	if count > 0 {
 		if l.Records == 0 {
 			l.FirstSeq = b.seq
 		}
 		l.LastSeq = max(l.LastSeq, p.next-1)
 	}
 	l.Batches++
-	l.Records += uint64(b.count)
-	return false, nil
+	l.Records += count
+	return stop, nil
 }
 
 // lower clears the stop flag: the WAL that raised it is continued without a gap.
