@@ -192,6 +192,9 @@ type decoder struct {
 }
 
 func (d *decoder) u64() uint64 {
+	if d.err != nil {
+		return 0
+	}
 	v, n := binary.Uvarint(d.b)
 	if n <= 0 {
 		d.err, d.b = errShort, nil
@@ -212,7 +215,7 @@ func (d *decoder) u32() uint32 {
 
 func (d *decoder) bytes() []byte {
 	n := d.u32()
-	if uint64(n) > uint64(len(d.b)) {
+	if d.err == nil && uint64(n) > uint64(len(d.b)) {
 		d.err, d.b = errShort, nil
 	}
 	if d.err != nil {

@@ -174,7 +174,7 @@ func (s *Store) release(h *handle) {
 func (s *Store) load(file File) (_ *handle, err error) {
 	path := s.Path(file.Number)
 	f, err := s.fs.Open(path, vfs.RandomReadsOption)
-	if os.IsNotExist(err) {
+	if errors.Is(err, os.ErrNotExist) {
 		e := base.Corruptf(path, 0, "blob file is live in %s but not on disk: its values are lost", s.manifest.Path)
 		e.Err = err
 		return nil, e
@@ -227,7 +227,7 @@ func (s *Store) Walk(number uint64, fn func(off, size int64, key, value []byte) 
 	}
 	var buf []byte
 	head := make([]byte, recordHeader)
-	end := h.size - footerSize
+	end, count := h.size-footerSize, uint64(0)
 	for off := h.firstRecord(); off < end; {
 		if end-off < recordHeader {
 			return base.Corruptf(h.path, off, "%d stray bytes before the footer", end-off)
@@ -259,6 +259,10 @@ func (s *Store) Walk(number uint64, fn func(off, size int64, key, value []byte) 
 			return err
 		}
 		off = h.align(off + n)
+		count++
+	}
+	if f := s.manifest.Files[number]; f.HasMeta && h.header.blockSize == 0 && count != f.Entries {
+		return base.Corruptf(h.path, 0, "blob file has %d records, %s says %d", count, s.manifest.Path, f.Entries)
 	}
 	return nil
 }
