@@ -139,7 +139,7 @@ func sameDir(fs base.FS, a, b string) bool {
 // list gives the names in dir, sorted; none when dir is not there.
 func list(fs base.FS, dir string) ([]string, error) {
 	names, err := fs.List(dir)
-	if os.IsNotExist(err) {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {

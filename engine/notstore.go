@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 func checkStore(fs base.FS, dir string) error {
 	st, err := fs.Stat(dir)
 	switch {
-	case os.IsNotExist(err):
+	case errors.Is(err, os.ErrNotExist):
 		return notStore(dir, "there is no such directory", "")
 	case err != nil:
 		return base.IO("open store", dir, err)
@@ -41,18 +42,13 @@ func checkStore(fs base.FS, dir string) error {
 		return notStore(dir, "this is a PD data directory, not a TiKV one", "tikv-repair inspect "+shellQuote(dir))
 	}
 	if what := insideStore(names); what != "" {
-		parent := filepath.Dir(filepath.Clean(dir))
-		if filepath.Clean(dir) == "." {
-			parent = ".."
-		}
-		for up := parent; ; up = filepath.Dir(up) {
+		// db/titandb and raft/raft-engine are two levels deep.
+		for _, up := range []string{above(dir), above(above(dir))} {
 			if isDir(fs, fs.PathJoin(up, "db")) {
 				return notStore(dir, fmt.Sprintf("this is %s; the data directory is %s", what, up), "name "+shellQuote(up)+" instead")
 			}
-			if up != parent {
-				return notStore(dir, fmt.Sprintf("this is %s, not a data directory", what), "name the data directory (storage.data-dir) instead")
-			}
 		}
+		return notStore(dir, fmt.Sprintf("this is %s, not a data directory", what), "name the data directory (storage.data-dir) instead")
 	}
 	for _, n := range names {
 		if child := fs.PathJoin(dir, n); isDir(fs, fs.PathJoin(child, "db")) {
@@ -102,4 +98,13 @@ func insideStore(names []string) string {
 
 func notStore(dir, reason, next string) error {
 	return &base.Error{Class: base.ErrNotStore, Op: "open store", Path: dir, Offset: -1, Reason: reason, Next: next}
+}
+
+// above is the parent of dir, also when dir is relative.
+func above(dir string) string {
+	dir = filepath.Clean(dir)
+	if base := filepath.Base(dir); base == "." || base == ".." {
+		return filepath.Join(dir, "..")
+	}
+	return filepath.Dir(dir)
 }

@@ -9,6 +9,7 @@ package edit
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -127,4 +128,4 @@ func abs(fs base.FS, dir, path string) string {
 	return fs.PathJoin(dir, path)
 }
 
-func isNotExist(err error) bool { return os.IsNotExist(err) }
+func isNotExist(err error) bool { return errors.Is(err, os.ErrNotExist) }

@@ -2,7 +2,6 @@ package edit
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -182,7 +181,7 @@ func (t *Tx) link(path, dest string) error {
 		return err
 	}
 	err := t.fs.Link(path, dest)
-	if err != nil && os.IsExist(err) {
+	if err != nil && errors.Is(err, os.ErrExist) {
 		return nil // a rerun: the backup is older than the crash, and the file has not changed since (checked by the caller)
 	}
 	return err
@@ -340,6 +339,3 @@ func (t *Tx) Finish(result any) error {
 
 // RemoveFence takes our own fence away; absent is fine.
 func (t *Tx) RemoveFence() error { return engine.RemoveFence(t.fs, t.dir, t.J.PlanID) }
-
-// MarshalPlan is how a plan is written into the backup, for fingerprints.
-func MarshalPlan(plan any) ([]byte, error) { return json.MarshalIndent(plan, "", "  ") }

@@ -34,7 +34,14 @@ func (t *Tx) Undo() error {
 	if err := t.save(); err != nil {
 		return err
 	}
+	switched := map[string]bool{}
+	for _, s := range t.J.Switches {
+		switched[s.Path] = true // their old content comes from the journal, below
+	}
 	for _, s := range t.J.Saved {
+		if switched[s.Path] {
+			continue
+		}
 		if err := t.giveBack(s); err != nil {
 			return err
 		}
