@@ -8,6 +8,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/plan"
+	"github.com/tikv-repair/tikv-repair/raftstate"
 )
 
 // LockAt is one record of the lock column family.
@@ -162,4 +163,51 @@ func (s *Store) DecideLocks(t mvcc.TS) ([]plan.LockDecision, []plan.Problem, err
 		}
 	}
 	return plan.DecideLocks(t, in, ev)
+}
+
+// NewestCommit is the largest timestamp of any write record, rollback marks included, and of any API V2 raw entry: from the tables'
+// properties, and from the logs. A table without trustworthy properties is read.
+func (s *Store) NewestCommit() (mvcc.TS, error) {
+	newest, err := s.newestIn(CFWrite, 0, func([]byte) bool { return true })
+	if err != nil || s.Ident.APIVersion != raftstate.APIV2 {
+		return newest, err
+	}
+	return s.newestIn(CFDefault, newest, func(key []byte) bool { return len(key) > 1 && key[1] == 'r' })
+}
+
+// newestIn raises newest to the largest timestamp of the keys that count. Properties speak of all keys of a table, so for a
+// family in which not all count they only tell that a table cannot raise it.
+func (s *Store) newestIn(name string, newest mvcc.TS, counts func(key []byte) bool) (mvcc.TS, error) {
+	cf := s.DB.CF(name)
+	note := func(key []byte) {
+		if _, ts, ok := mvcc.SplitKey(key); ok && counts(key) {
+			newest = max(newest, ts)
+		}
+	}
+	it := cf.Log().Iter()
+	for ok := it.First(); ok; ok = it.Next() {
+		note(it.Key().User)
+	}
+	for _, f := range cf.Files() {
+		r, done, err := cf.Table(f.FileMeta)
+		if err != nil {
+			return 0, err
+		}
+		if _, hi, trust := mvcc.PropTS(r.Props().User, 0); trust && (name == CFWrite || hi <= newest) {
+			newest = max(newest, hi)
+			done()
+			continue
+		}
+		ti := r.NewIter()
+		for ok := ti.First(); ok; ok = ti.Next() {
+			note(ti.Key().User)
+		}
+		err = ti.Err()
+		ti.Close()
+		done()
+		if err != nil {
+			return 0, err
+		}
+	}
+	return newest, nil
 }

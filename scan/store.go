@@ -31,7 +31,6 @@ type Options struct {
 	Mode base.LockMode
 	// NoRaft leaves the raft store closed: Raft stays nil.
 	NoRaft bool
-	// IgnoreFence lets a reader in while a repair is under way.
 }
 
 // Store is one opened data directory. Its parts are read views and may be used from several goroutines, the raft store and
@@ -42,12 +41,15 @@ type Store struct {
 	DB     *rocks.DB
 	Titan  *titan.Store // nil when the store has no Titan directory
 	Raft   raftlog.Store
-	Ident  raftstate.StoreIdent
+	// RaftReport says what reading raft-engine's files met; nil for a raft RocksDB.
+	RaftReport *raftlog.Report
+	Ident      raftstate.StoreIdent
 	// Regions are all region states of the raft column family, by id.
 	Regions []Region
 
 	locks  *engine.Locks
 	raftDB *rocks.DB
+	o      Options
 }
 
 // Region joins what the key-value database says about one region. Raw bytes are kept: an edit changes them, not a re-encoding.
@@ -82,15 +84,15 @@ func Open(fs base.FS, dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{FS: fs, Layout: l, locks: locks}
-	if err := s.open(o); err != nil {
+	s := &Store{FS: fs, Layout: l, locks: locks, o: o}
+	if err := s.open(); err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Store) open(o Options) error {
+func (s *Store) open() error {
 	var err error
 	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir}); err != nil {
 		return err
@@ -116,7 +118,7 @@ func (s *Store) open(o Options) error {
 	if err := s.loadRegions(); err != nil {
 		return err
 	}
-	if o.NoRaft {
+	if s.o.NoRaft {
 		return nil
 	}
 	return s.openRaft()
@@ -146,7 +148,7 @@ func (s *Store) loadRegions() error {
 	defer v.Close()
 	for ok := v.First(); ok; ok = v.Next() {
 		kind, id, _, ok := raftstate.ParseLocalKey(v.User())
-		if !ok || kind != raftstate.KindRegionState {
+		if !ok || kind != raftstate.KeyRegionState {
 			continue
 		}
 		r := Region{ID: id, Raw: bytes.Clone(v.Value())}
@@ -179,8 +181,12 @@ func (s *Store) loadRegions() error {
 func (s *Store) openRaft() error {
 	var err error
 	if s.Layout.Raft == engine.RaftEngine {
-		s.Raft, _, err = raftlog.OpenEngine(s.FS, s.Layout.RaftDir, s.Layout.SpillDir)
-		return err
+		e, rep, err := raftlog.OpenEngine(s.FS, s.Layout.RaftDir, s.Layout.SpillDir)
+		if err != nil {
+			return err // a nil *Engine must not become a Store
+		}
+		s.Raft, s.RaftReport = e, rep
+		return nil
 	}
 	if s.raftDB, err = rocks.Open(s.FS, s.Layout.RaftDir, rocks.Options{WALDir: s.Layout.RaftWALDir}); err != nil {
 		return err
@@ -211,8 +217,35 @@ func (k raftKV) Scan(start, end []byte, fn func(key, value []byte) error) error 
 	return v.Err()
 }
 
+// OpenLocked opens a store whose locks the caller holds and keeps.
+func OpenLocked(fs base.FS, l *engine.Layout, o Options) (*Store, error) {
+	s := &Store{FS: fs, Layout: l, o: o}
+	if err := s.open(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Reopen reads everything anew, after an edit, without letting the locks go in between.
+func (s *Store) Reopen() error {
+	if err := s.closeParts(); err != nil {
+		return err
+	}
+	s.DB, s.Raft, s.raftDB, s.Titan, s.Regions = nil, nil, nil, nil, nil
+	return s.open()
+}
+
 // Close gives everything back, the locks last.
 func (s *Store) Close() error {
+	err := s.closeParts()
+	if s.locks != nil {
+		err = errors.Join(err, s.locks.Close())
+	}
+	return err
+}
+
+func (s *Store) closeParts() error {
 	var errs []error
 	add := func(err error) {
 		if err != nil {
@@ -231,9 +264,6 @@ func (s *Store) Close() error {
 	if s.DB != nil {
 		add(s.DB.Close())
 	}
-	if s.locks != nil {
-		add(s.locks.Close())
-	}
 	return errors.Join(errs...)
 }
 
@@ -248,4 +278,13 @@ func (s *Store) Value(cf string, kind ikey.Kind, user, value []byte) ([]byte, er
 			Next:   "give the directory with --titan-dir"}
 	}
 	return s.Titan.Get(value, user)
+}
+
+// HasRawV2 tells whether the store may hold API V2 raw entries.
+func (s *Store) HasRawV2() bool { return s.Ident.APIVersion == raftstate.APIV2 }
+
+// Fenced tells whether the panic_mark_file is our own fence.
+func (s *Store) Fenced() bool {
+	f, err := engine.ReadFence(s.FS, s.Layout.Dir)
+	return err == nil && f != nil && f.Ours
 }
