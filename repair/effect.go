@@ -288,5 +288,5 @@ func tableName(prefix []byte) string {
 	if err != nil {
 		return "undecodable keys"
 	}
-	return mvcc.DescribeUserKey(user).Table()
+	return mvcc.DescribeUserKey(user).Space()
 }

@@ -1,7 +1,6 @@
 package repair
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"sync"
@@ -412,7 +411,7 @@ func (w *Rewinder) collectors(cf string, names []string, old map[string]string) 
 		case mvcc.RangeCollectorName:
 			out = append(out, mvcc.NewRangeCollector(mvcc.RangeOptions{SizeDistance: c.PropSizeIndexDistance, KeysDistance: c.PropKeysIndexDistance}))
 		case mvcc.RawMVCCCollectorName:
-			out = append(out, mvcc.NewRawMVCCCollector(mvcc.RawMVCCOptions{Now: w.o.Now}))
+			out = append(out, mvcc.NewRawMVCCCollector(mvcc.RawMVCCOptions{MVCCOptions: mvcc.MVCCOptions{StaleTS: stale}, Now: uint64(w.o.Now.Unix())}))
 		case mvcc.TTLCollectorName:
 			out = append(out, mvcc.NewTTLCollector())
 		case sst.NewBlobCollector().Name():
@@ -420,9 +419,4 @@ func (w *Rewinder) collectors(cf string, names []string, old map[string]string) 
 		}
 	}
 	return out
-}
-
-// sameRecord compares records for the read-back check.
-func sameRecord(k ikey.Key, v []byte, k2 ikey.Key, v2 []byte) bool {
-	return ikey.Compare(k, k2) == 0 && bytes.Equal(v, v2)
 }

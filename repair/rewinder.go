@@ -28,8 +28,8 @@ type RewindOptions struct {
 	Threads int
 	// Now goes into the properties of new tables.
 	Now time.Time
-	// Progress is told the bytes read and written; nil is fine.
-	Progress func(n int64)
+	// Meter is told how far the passes have come; nil is fine.
+	Meter *scan.Meter
 }
 
 // Rewinder is the rewind of one opened store.
@@ -82,7 +82,7 @@ func (w *Rewinder) choose(ctx context.Context, cfName string, set map[uint64]boo
 			}
 			p := r.Props()
 			// Range tombstones have no timestamp; they are kept and applied apart, so that they do not spoil the bound.
-			_, maxTS, trust := mvcc.PropTS(p.User, 0)
+			_, maxTS, trust := mvcc.PropTS(p.All, 0)
 			mu.Lock()
 			defer mu.Unlock()
 			if !trust || maxTS > w.o.T {
@@ -106,9 +106,16 @@ func (w *Rewinder) threads() int {
 	return runtime.GOMAXPROCS(0)
 }
 
+// expect and progress tell the meter about bytes to come and bytes done.
+func (w *Rewinder) expect(n int64) {
+	if w.o.Meter != nil {
+		w.o.Meter.Total.Add(n)
+	}
+}
+
 func (w *Rewinder) progress(n int64) {
-	if w.o.Progress != nil {
-		w.o.Progress(n)
+	if w.o.Meter != nil {
+		w.o.Meter.Done.Add(n)
 	}
 }
 

@@ -1,0 +1,51 @@
+package repair
+
+import (
+	"github.com/tikv-repair/tikv-repair/engine/rocks"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/plan"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+// lockRuns turns the decisions into records: every lock goes (undecided ones only get here when the operator forced them), a committed
+// one leaves its write record, a removed Put takes its default-CF row along. Inner locks of a shared lock are all removed or have no
+// data, so that the key's record goes as a whole.
+func lockRuns(ds []plan.LockDecision) map[string]*rocks.Run {
+	lock, write, deflt := &rocks.Run{}, &rocks.Run{}, &rocks.Run{}
+	var last string
+	for _, d := range ds {
+		key := mvcc.LockKey(d.UserKey)
+		if string(key) != last {
+			last = string(key)
+			lock.Add(ikey.Key{User: key, Kind: ikey.KindDelete}, nil)
+		}
+		if d.Act == plan.Commit {
+			write.Add(ikey.Key{User: mvcc.DataKey(d.UserKey, d.CommitTS), Kind: ikey.KindPut}, d.Record().Append(nil))
+			continue
+		}
+		if ownsDefaultRow(d) {
+			deflt.Add(ikey.Key{User: mvcc.DataKey(d.UserKey, d.Lock.StartTS), Kind: ikey.KindDelete}, nil)
+		}
+	}
+	return map[string]*rocks.Run{scan.CFLock: lock, scan.CFWrite: write, scan.CFDefault: deflt}
+}
+
+func ownsDefaultRow(d plan.LockDecision) bool {
+	return d.Act != plan.Commit && d.Lock.Type == mvcc.LockPut && !d.Lock.HasShortValue
+}
+
+// lockCounts sums the decisions up: removed, committed, and the default-CF rows that go with the removed.
+func lockCounts(ds []plan.LockDecision) (removed, committed, rows int64) {
+	for _, d := range ds {
+		if d.Act == plan.Commit {
+			committed++
+			continue
+		}
+		removed++
+		if ownsDefaultRow(d) {
+			rows++
+		}
+	}
+	return removed, committed, rows
+}

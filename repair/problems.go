@@ -1,0 +1,121 @@
+package repair
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/plan"
+	"github.com/tikv-repair/tikv-repair/raftstate"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+func sortedKeys[K interface{ ~uint64 }](m map[K]bool) []K {
+	out := make([]K, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// storeProblems are what stands in the way of a rewind before any data is looked at.
+func storeProblems(s *scan.Store, o RewindOptions) ([]plan.Problem, error) {
+	var ps []plan.Problem
+	switch {
+	case o.SafePoint == nil:
+		ps = append(ps, &plan.UnknownSafePoint{})
+	case *o.SafePoint > o.T:
+		ps = append(ps, &plan.SafePointAboveT{T: o.T, SafePoint: *o.SafePoint})
+	}
+	if s.Layout.HasPanicMark && !s.Fenced() {
+		ps = append(ps, &plan.PanicMark{Store: s.Ident.StoreID, Path: s.FS.PathJoin(s.Layout.Dir, "panic_mark_file"), Text: string(s.Layout.PanicMark)})
+	}
+	if s.Layout.Migrating != "" {
+		ps = append(ps, &plan.Unsupported{Store: s.Ident.StoreID, Feature: "MIGRATING-RAFT",
+			Reason: "TiKV was changing its raft store; let it finish (start and stop it once) before the store is repaired"})
+	}
+	for _, d := range s.Layout.Foreign {
+		ps = append(ps, &plan.Unsupported{Store: s.Ident.StoreID, Feature: "directory outside the data directory",
+			Reason: d + " is named by the configuration of another place and may belong to another store; name it with --wal-dir, --raft-dir, --raft-wal-dir or --titan-dir"})
+	}
+	ps = append(ps, raftLogProblems(s)...)
+	for _, p := range s.DB.Log.Problems {
+		ps = append(ps, &plan.WALDamage{Store: s.Ident.StoreID, Path: p.Path, Offset: p.Offset, Reason: p.Reason})
+	}
+	raw, err := rawProblem(s)
+	if err != nil {
+		return nil, err
+	}
+	if raw != nil {
+		ps = append(ps, raw)
+	}
+	return ps, nil
+}
+
+// raftLogProblems are the parts of raft-engine's files that TiKV would drop in silence.
+func raftLogProblems(s *scan.Store) []plan.Problem {
+	if s.RaftReport == nil {
+		return nil
+	}
+	var ps []plan.Problem
+	add := func(path, reason string) {
+		ps = append(ps, &plan.RaftLogDamage{Store: s.Ident.StoreID, Path: path, Reason: reason})
+	}
+	for _, f := range s.RaftReport.Files {
+		if f.BadHeader != "" {
+			add(f.Path, "its header does not decode ("+f.BadHeader+"); TiKV empties the file")
+		}
+		if f.Torn {
+			add(f.Path, "the entries of its last batch are damaged; TiKV drops the batch")
+		}
+	}
+	for _, path := range s.RaftReport.Ignored {
+		add(path, "a gap in the file numbers cuts it off")
+	}
+	if n := s.RaftReport.DroppedAtomic; n > 0 {
+		add(s.RaftReport.Dir, fmt.Sprintf("%d atomic groups of the rewrite queue never ended", n))
+	}
+	return ps
+}
+
+// rawProblem looks for data without versions: raw entries of API V1, with or without TTL, cannot be rewound, and a store that holds
+// them cannot be told from garbage around transactional data. Looked at are the keys of the logs and the boundaries of every table of
+// the default column family; API V2 tells its raw entries by their prefix.
+func rawProblem(s *scan.Store) (plan.Problem, error) {
+	if s.Ident.APIVersion == raftstate.APIV2 {
+		return nil, nil
+	}
+	cf := s.DB.CF(scan.CFDefault)
+	var odd uint64
+	look := func(key []byte) {
+		if len(key) == 0 || key[0] != 'z' {
+			return
+		}
+		if _, _, ok := mvcc.SplitKey(key); !ok {
+			odd++
+		}
+	}
+	it := cf.Log().Iter()
+	for ok := it.First(); ok; ok = it.Next() {
+		if it.Key().Kind == ikey.KindPut || it.Key().Kind == ikey.KindBlobIndex {
+			look(it.Key().User)
+		}
+	}
+	for _, f := range cf.Files() {
+		look(f.Smallest.User)
+		if !bytes.Equal(f.Largest.User, f.Smallest.User) {
+			look(f.Largest.User)
+		}
+	}
+	version := s.Ident.APIVersion.String()
+	if s.Layout.Config != nil && s.Layout.Config.EnableTTL {
+		version = raftstate.APIV1TTL.String()
+	}
+	if odd == 0 && version != raftstate.APIV1TTL.String() {
+		return nil, nil
+	}
+	return &plan.RawData{Store: s.Ident.StoreID, APIVersion: version, Keys: odd}, nil
+}

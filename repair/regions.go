@@ -1,0 +1,197 @@
+package repair
+
+import (
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/raftlog"
+	"github.com/tikv-repair/tikv-repair/engine/rocks"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/plan"
+	"github.com/tikv-repair/tikv-repair/raftstate"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+// regionPlan is what a rewind does to one region's raft state: strategy N of repair-semantics.md 7.2. Raising both parts of the epoch
+// above everything in the log turns each entry of the tail that could change data or peers into a no-op when TiKV applies it, while the
+// log and its indexes stay as they are.
+type regionPlan struct {
+	region  scan.Region
+	raft    *raftstate.RaftLocalState
+	derived raftstate.Derived
+	tail    tailContent
+	epoch   raftstate.Epoch // the new one
+}
+
+// tailContent is what the entries in (applied, last] would have done.
+type tailContent struct {
+	Entries     uint64
+	MaxEpoch    raftstate.Epoch // of any command's header
+	Lost        int64           // Puts and Deletes with commit_ts <= T
+	MinCommitTS mvcc.TS         // of those
+	MaxCommitTS mvcc.TS
+	Opaque      int64 // entries that may hold such versions but cannot be looked into: ingests, undecodable ones
+	DeleteRange int64
+}
+
+// planRegions decides for every live region of the store. Problems: regions that have peers elsewhere, that are not in a state a rewind
+// may touch, that TiKV would not start, or whose tail holds data at or below T.
+func planRegions(s *scan.Store, t mvcc.TS) ([]regionPlan, []plan.Problem, error) {
+	var out []regionPlan
+	var problems []plan.Problem
+	others := map[uint64]bool{}
+	shared := 0
+	for _, r := range s.Regions {
+		if !r.Live() {
+			continue
+		}
+		away := false
+		for _, p := range r.State.Region.Peers {
+			if p.StoreID != s.Ident.StoreID {
+				others[p.StoreID], away = true, true
+			}
+		}
+		if away {
+			shared++
+		}
+		switch r.State.State {
+		case raftstate.Normal:
+		default:
+			problems = append(problems, &plan.RegionState{Store: s.Ident.StoreID, Region: r.ID, State: r.State.State.String()})
+		}
+		if r.State.Region.IsInFlashback {
+			problems = append(problems, &plan.Flashback{Store: s.Ident.StoreID, Region: r.ID, StartTS: mvcc.TS(r.State.Region.FlashbackStartTS)})
+		}
+		rp, ps, err := planRegion(s, r, t)
+		if err != nil {
+			return nil, nil, err
+		}
+		problems = append(problems, ps...)
+		out = append(out, rp)
+	}
+	if shared > 0 {
+		problems = append(problems, &plan.MultiStore{Given: []uint64{s.Ident.StoreID}, Missing: sortedKeys(others), Regions: shared})
+	}
+	return out, problems, nil
+}
+
+func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Problem, error) {
+	rp := regionPlan{region: r}
+	raw, ok, err := s.Raft.RaftState(r.ID)
+	if err != nil {
+		return rp, nil, err
+	}
+	if ok {
+		st, err := raftstate.ParseRaftLocalState(raw)
+		if err != nil {
+			return rp, nil, &base.Error{Class: base.ErrCorrupt, Op: "read raft state", Path: s.Layout.RaftDir, Offset: -1, Region: r.ID, Err: err}
+		}
+		rp.raft = &st
+	}
+	rp.derived = raftstate.Derive(rp.raft, r.Apply)
+	var problems []plan.Problem
+	terms := &raftlog.Terms{Store: s.Raft, Region: r.ID}
+	for _, v := range raftstate.StartCheck(raftstate.StartInput{StoreID: s.Ident.StoreID, Region: r.State, Raft: rp.raft, Apply: r.Apply, EntryTerm: terms.Term}) {
+		problems = append(problems, &plan.RegionStart{Store: s.Ident.StoreID, Region: r.ID, Reason: v.Error()})
+	}
+	if terms.Err != nil {
+		return rp, nil, terms.Err
+	}
+	if rp.tail, err = readTail(s, r, rp.derived, t); err != nil {
+		return rp, nil, err
+	}
+	if rp.tail.Lost > 0 || rp.tail.Opaque > 0 {
+		problems = append(problems, &plan.RaftTail{Store: s.Ident.StoreID, Region: r.ID, Applied: rp.derived.Applied,
+			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS})
+	}
+	e := r.State.Region.Epoch
+	rp.epoch = raftstate.Epoch{
+		ConfVer: max(e.ConfVer, rp.tail.MaxEpoch.ConfVer) + 1,
+		Version: max(e.Version, rp.tail.MaxEpoch.Version) + 1,
+	}
+	return rp, problems, nil
+}
+
+// readTail walks the entries that are not applied. Only what a reader at T would have seen counts as lost: rollback and lock records
+// carry no data, and a prewrite that never committed is rolled back anyway.
+func readTail(s *scan.Store, r scan.Region, d raftstate.Derived, t mvcc.TS) (tailContent, error) {
+	var c tailContent
+	if d.Last <= d.Applied {
+		return c, nil
+	}
+	err := s.Raft.Entries(r.ID, d.Applied+1, d.Last+1, func(e raftstate.Entry) error {
+		c.Entries++
+		cmd, err := raftstate.Decode(e)
+		if err != nil {
+			c.Opaque++
+			return nil
+		}
+		if ep, ok := cmd.Epoch(); ok {
+			c.MaxEpoch.ConfVer = max(c.MaxEpoch.ConfVer, ep.ConfVer)
+			c.MaxEpoch.Version = max(c.MaxEpoch.Version, ep.Version)
+		}
+		for _, q := range cmd.Requests {
+			c.request(q, t)
+		}
+		// A merge carries log entries of its source inside.
+		if cmd.Admin != nil && cmd.Admin.Type == raftstate.AdminCommitMerge {
+			c.Opaque++
+		}
+		return nil
+	})
+	if err != nil {
+		return c, err
+	}
+	if want := d.Last - d.Applied; c.Entries != want {
+		// Not an error here: the start rules name the missing entry. What is not there cannot come back.
+		c.Opaque += int64(want - c.Entries)
+	}
+	return c, nil
+}
+
+func (c *tailContent) request(q raftstate.Request, t mvcc.TS) {
+	switch {
+	case q.Op == raftstate.OpIngest:
+		c.Opaque++
+	case q.Op == raftstate.OpDeleteRange:
+		c.DeleteRange++
+	case q.Op == raftstate.OpPut && q.CF == scan.CFWrite:
+		_, ts, ok := mvcc.SplitKey(append([]byte{'z'}, q.Key...))
+		w, err := mvcc.ParseWrite(q.Value)
+		if !ok || err != nil {
+			c.Opaque++
+			return
+		}
+		if ts <= t && (w.Type == mvcc.WritePut || w.Type == mvcc.WriteDelete) {
+			c.lose(ts)
+		}
+	case q.Op == raftstate.OpPut && q.CF == scan.CFLock:
+		// A fully prewritten async commit counts as committed although no write record exists yet.
+		locks, _, err := mvcc.ParseLocks(q.Value)
+		if err != nil {
+			c.Opaque++
+			return
+		}
+		for _, l := range locks {
+			if l.AsyncCommit && l.MinCommitTS <= t {
+				c.lose(l.MinCommitTS)
+			}
+		}
+	}
+}
+
+func (c *tailContent) lose(ts mvcc.TS) {
+	c.Lost++
+	if c.MinCommitTS == 0 || ts < c.MinCommitTS {
+		c.MinCommitTS = ts
+	}
+	c.MaxCommitTS = max(c.MaxCommitTS, ts)
+}
+
+// neutralise gives the region records with raised epochs; everything else in them stays byte for byte.
+func neutralise(regions []regionPlan) *rocks.Run {
+	run := &rocks.Run{}
+	for _, r := range regions {
+		run.Add(ikey.Key{User: raftstate.RegionStateKey(r.region.ID), Kind: ikey.KindPut}, r.region.State.WithEpoch(r.epoch.ConfVer, r.epoch.Version))
+	}
+	return run
+}

@@ -1,0 +1,430 @@
+package repair
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/tikv-repair/tikv-repair/engine"
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/edit"
+	"github.com/tikv-repair/tikv-repair/engine/rocks"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/plan"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+// ResetOptions of Reset.
+type ResetOptions struct {
+	RewindOptions
+	// Force names the problems that the operator accepts.
+	Force map[string]bool
+	// DryRun runs the same code into a sink that only counts.
+	DryRun bool
+	// Preview is shown what would be done, as soon as it is known and before anything is written; nil is fine.
+	Preview func(*Preview)
+	// Confirm is asked after that; false declines. Nil accepts.
+	Confirm func(*Preview) (bool, error)
+	// Say tells the operator which step begins; nil is silence.
+	Say func(format string, args ...any)
+	// Version of the tool, for the plan.
+	Version string
+}
+
+// ResetPlan is what plan.json in the backup records of a rewind.
+type ResetPlan struct {
+	Format      int       `json:"format"`
+	Verb        string    `json:"verb"`
+	Tool        string    `json:"tool_version"`
+	PlanID      string    `json:"plan_id"`
+	ClusterID   uint64    `json:"cluster_id"`
+	StoreID     uint64    `json:"store_id"`
+	T           mvcc.TS   `json:"to_ts"`
+	ToTime      string    `json:"to_time"`
+	SafePoint   *mvcc.TS  `json:"safe_point,omitempty"`
+	Force       []string  `json:"force,omitempty"`
+	Fingerprint string    `json:"fingerprint"`
+	Preview     *Preview  `json:"preview"`
+	Written     time.Time `json:"written"`
+}
+
+const planFormat = 1
+
+// Result is the last word of a reset, and what `reset --json` prints.
+type Result struct {
+	PlanID             string           `json:"plan_id"`
+	State              string           `json:"state"` // done, unchanged, dry-run, refused
+	ToTS               mvcc.TS          `json:"to_ts"`
+	ToTime             string           `json:"to_time"`
+	NewestCommitTS     mvcc.TS          `json:"newest_commit_ts"`
+	NewestCommitTime   string           `json:"newest_commit_time"`
+	VersionsRemoved    int64            `json:"versions_removed"`
+	RowsChanged        int64            `json:"rows_changed"`
+	DefaultRows        int64            `json:"default_rows_removed"`
+	RawRemoved         int64            `json:"raw_entries_removed"`
+	LocksRemoved       int64            `json:"locks_removed"`
+	LocksCommitted     int64            `json:"locks_committed"`
+	FencesCleared      int64            `json:"gc_fences_cleared"`
+	RegionsNeutralised int64            `json:"regions_neutralised"`
+	FilesRewritten     int              `json:"files_rewritten"`
+	FilesDropped       int              `json:"files_dropped"`
+	FilesKept          int              `json:"files_kept"`
+	BytesRead          int64            `json:"bytes_read"`
+	BytesWritten       int64            `json:"bytes_written"`
+	Seconds            float64          `json:"seconds"`
+	Problems           []plan.Described `json:"problems"`
+	Backup             string           `json:"backup,omitempty"`
+}
+
+// The states of a Result.
+const (
+	StateDone      = "done"
+	StateUnchanged = "unchanged"
+	StateDryRun    = "dry-run"
+	StateRefused   = "refused"
+)
+
+// Reset rewinds one stopped store to o.T: it plans, shows the preview, writes, publishes and verifies. After a crash the same call goes
+// on where the last one stopped. The error classes are those of package base; ErrPartial means that the fence is up and a rerun or an
+// undo is due.
+func Reset(ctx context.Context, fs base.FS, dir string, so scan.Options, o ResetOptions) (*Result, error) {
+	if o.Say == nil {
+		o.Say = func(string, ...any) {}
+	}
+	so.Mode = base.LockExclusive
+	s, err := scan.Open(fs, dir, so)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	for _, w := range s.Layout.Warnings {
+		o.Say("warning: %s", w)
+	}
+	r := &reset{s: s, o: o, start: time.Now()}
+	res, err := r.run(ctx)
+	if res != nil {
+		res.Seconds = time.Since(r.start).Seconds()
+	}
+	return res, err
+}
+
+type reset struct {
+	s       *scan.Store
+	o       ResetOptions
+	start   time.Time
+	tx      *edit.Tx
+	w       *Rewinder
+	effect  *Effect
+	regions []regionPlan
+	preview *Preview
+}
+
+func (r *reset) run(ctx context.Context) (*Result, error) {
+	done, err := r.resume(ctx)
+	if done != nil || err != nil {
+		return done, err
+	}
+	if err := r.plan(ctx); err != nil {
+		return nil, err
+	}
+	if r.o.Preview != nil {
+		r.o.Preview(r.preview)
+	}
+	if fatal(r.preview.Problems) {
+		return r.result(StateRefused, &Draft{}), r.blocked()
+	}
+	if r.preview.Unchanged && r.tx == nil {
+		res := r.result(StateUnchanged, &Draft{Kept: r.preview.FilesLive})
+		return res, r.blocked()
+	}
+	if r.o.DryRun {
+		d, err := r.w.physicalPass(ctx, countingSink{}, r.effect, r.extra())
+		if err != nil {
+			return nil, err
+		}
+		return r.result(StateDryRun, d), r.blocked()
+	}
+	if err := r.blocked(); err != nil {
+		return r.result(StateRefused, &Draft{Kept: r.preview.FilesLive}), err
+	}
+	if r.tx == nil && r.o.Confirm != nil {
+		ok, err := r.o.Confirm(r.preview)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, &base.Error{Class: base.ErrDeclined, Op: "reset", Path: r.s.Layout.Dir, Offset: -1, Reason: "nothing was written"}
+		}
+	}
+	return r.apply(ctx)
+}
+
+// resume looks for an interrupted run of ours. It returns a result when that run only had to be finished.
+func (r *reset) resume(ctx context.Context) (*Result, error) {
+	f, err := engine.ReadFence(r.s.FS, r.s.Layout.Dir)
+	if err != nil || f == nil || !f.Ours {
+		return nil, err
+	}
+	tx, err := edit.Open(r.s.FS, r.s.Layout.Dir, f.PlanID)
+	if err != nil {
+		return nil, err
+	}
+	var p ResetPlan
+	if err := tx.Plan(&p); err != nil {
+		return nil, err
+	}
+	refuse := func(reason, next string) error {
+		return &base.Error{Class: base.ErrPlanMismatch, Op: "continue plan " + f.PlanID, Path: r.s.Layout.Dir, Offset: -1, Reason: reason, Next: next}
+	}
+	dir := r.s.Layout.Dir
+	switch {
+	case tx.J.State == edit.Undoing || tx.J.State == edit.Undone:
+		return nil, refuse("an undo of this plan was interrupted", "tikv-repair undo "+dir)
+	case p.Verb != "reset" || p.T != r.o.T:
+		return nil, refuse(fmt.Sprintf("the store is fenced by an unfinished %s to %s (%s)", p.Verb, p.T, p.T.Time().Format(time.RFC3339)),
+			fmt.Sprintf("tikv-repair reset --to-ts %s %s   (finish it), or: tikv-repair undo %s", p.T, dir, dir))
+	case r.o.DryRun:
+		return nil, refuse("this plan is half done; a preview of what is left makes no sense",
+			fmt.Sprintf("tikv-repair reset --to-ts %s %s   (finish it), or: tikv-repair undo %s", p.T, dir, dir))
+	}
+	r.tx = tx
+	for _, n := range p.Force {
+		r.force(n)
+	}
+	// A rerun must give the same files, and must not ask again for what was stated.
+	r.o.SafePoint, r.o.Now, r.preview = p.SafePoint, p.Written, p.Preview
+	r.o.Say("continuing plan %s, interrupted in state %s", f.PlanID, tx.J.State)
+	switch tx.J.State {
+	case edit.Begun:
+		if now := fingerprint(r.s); now != p.Fingerprint {
+			return nil, refuse("the store has changed since the plan was made", "tikv-repair undo "+dir)
+		}
+		return nil, tx.Restart()
+	case edit.Staged:
+		if err := tx.Publish(); err != nil {
+			return nil, partial(err)
+		}
+		return r.finish(ctx, nil)
+	case edit.Published:
+		return r.finish(ctx, nil)
+	}
+	var res Result
+	if err := tx.Result(&res); err != nil {
+		return nil, err
+	}
+	return &res, tx.RemoveFence()
+}
+
+func (r *reset) force(name string) {
+	if r.o.Force == nil {
+		r.o.Force = map[string]bool{}
+	}
+	r.o.Force[name] = true
+}
+
+// plan finds out everything that the edit will do.
+func (r *reset) plan(ctx context.Context) error {
+	ps, err := storeProblems(r.s, r.o.RewindOptions)
+	if err != nil {
+		return err
+	}
+	if fatal(ps) {
+		// What follows would decode data that cannot be rewound.
+		r.preview = &Preview{ToTS: r.o.T, Problems: ps}
+		plan.Sort(r.preview.Problems)
+		r.w, r.effect = &Rewinder{store: r.s, o: r.o.RewindOptions}, newEffect()
+		return nil
+	}
+	if r.w, err = NewRewinder(ctx, r.s, r.o.RewindOptions); err != nil {
+		return err
+	}
+	began := time.Now()
+	r.o.Say("reading what is above %s", r.o.T)
+	if r.effect, err = r.w.logicalPass(ctx); err != nil {
+		return err
+	}
+	if err := r.w.rawPass(ctx, r.effect); err != nil {
+		return err
+	}
+	if r.effect.RawRemoved > 0 {
+		ps = append(ps, &plan.RawData{Store: r.s.Ident.StoreID, APIVersion: r.s.Ident.APIVersion.String(), Keys: uint64(r.effect.RawRemoved)})
+	}
+	locks, lockProblems, err := r.s.DecideLocks(r.o.T)
+	if err != nil {
+		return err
+	}
+	r.effect.Locks = locks
+	var regionProblems []plan.Problem
+	if r.regions, regionProblems, err = planRegions(r.s, r.o.T); err != nil {
+		return err
+	}
+	ps = append(append(ps, lockProblems...), regionProblems...)
+	plan.Sort(ps)
+	r.preview, err = r.makePreview(ctx, ps, time.Since(began))
+	return err
+}
+
+func fatal(ps []plan.Problem) bool {
+	for _, p := range ps {
+		if p.Severity() == plan.Fatal {
+			return true
+		}
+	}
+	return false
+}
+
+// blocked refuses when a problem is there that the operator has not accepted.
+func (r *reset) blocked() error {
+	for _, p := range r.preview.Problems {
+		if plan.Blocks(p, r.o.Force) {
+			return &base.Error{Class: base.ErrProblems, Op: "reset", Path: r.s.Layout.Dir, Offset: -1,
+				Reason: p.Name() + ": " + p.What() + "; nothing was written", Next: p.Next()}
+		}
+	}
+	return nil
+}
+
+// extra are the new records of the lock and raft column families, and those that the lock decisions add to the others.
+func (r *reset) extra() map[string]*rocks.Run {
+	x := lockRuns(r.effect.Locks)
+	x[scan.CFRaft] = neutralise(r.regions)
+	return x
+}
+
+func (r *reset) apply(ctx context.Context) (*Result, error) {
+	s := r.s
+	if err := r.checkSpace(); err != nil {
+		return nil, err
+	}
+	if r.tx == nil {
+		id := planID(s, r.o)
+		p := &ResetPlan{Format: planFormat, Verb: "reset", Tool: r.o.Version, PlanID: id, ClusterID: s.Ident.ClusterID, StoreID: s.Ident.StoreID,
+			T: r.o.T, ToTime: timeOf(r.o.T), SafePoint: r.o.SafePoint, Fingerprint: fingerprint(s), Preview: r.preview, Written: r.o.Now}
+		for n := range r.o.Force {
+			p.Force = append(p.Force, n)
+		}
+		var err error
+		r.o.Say("fence up, backup in %s", edit.BackupDir(s.FS, s.Layout.Dir, id))
+		if r.tx, err = edit.Begin(s.FS, s.Layout.Dir, id, "reset", p, []string{s.Layout.KVDir}, r.o.Now); err != nil {
+			return nil, partial(err)
+		}
+	}
+	d, err := r.stage(ctx)
+	if err != nil {
+		return nil, partial(err)
+	}
+	r.o.Say("publishing")
+	if err := r.tx.Publish(); err != nil {
+		return nil, partial(err)
+	}
+	return r.finish(ctx, d)
+}
+
+// stage writes the new version under names that no engine reads, reads it back, and saves what it replaces.
+func (r *reset) stage(ctx context.Context) (*Draft, error) {
+	s, db := r.s, r.s.DB
+	r.o.Say("writing new tables")
+	d, err := r.w.physicalPass(ctx, r.tx, r.effect, r.extra())
+	if err != nil {
+		return nil, err
+	}
+	manifestNumber := d.Change.NextNumber
+	d.Change.NextNumber++
+	after, records, err := db.Draft(d.Change, manifestNumber)
+	if err != nil {
+		return nil, err
+	}
+	r.o.Say("reading them back")
+	if err := r.w.checkStaged(ctx, after, d); err != nil {
+		return nil, err
+	}
+	final := s.FS.PathJoin(db.Dir, manifest.ManifestName(manifestNumber))
+	if err := manifest.Write(s.FS, final+edit.StagedSuffix, records, db.State.Path); err != nil {
+		return nil, err
+	}
+	if err := r.tx.Add(final, db.State.Path); err != nil {
+		return nil, err
+	}
+	current := s.FS.PathJoin(db.Dir, "CURRENT")
+	if err := r.tx.Replace(current, []byte(manifest.ManifestName(manifestNumber)+"\n")); err != nil {
+		return nil, err
+	}
+	save := []string{current, db.State.Path}
+	for _, del := range d.Change.Delete {
+		save = append(save, db.TablePath(del.Number))
+	}
+	for _, l := range db.Log.Logs {
+		save = append(save, l.Path)
+	}
+	for _, p := range save {
+		if err := r.tx.Save(p); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.tx.Stage(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// finish proves the published version and takes the fence away. d is nil after a resume: the numbers are then those of the preview.
+func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
+	r.o.Say("verifying")
+	if err := r.s.Reopen(); err != nil {
+		return nil, partial(err)
+	}
+	findings, err := Verify(ctx, r.s, VerifyOptions{T: r.o.T, Threads: r.o.Threads})
+	if err != nil {
+		return nil, partial(err)
+	}
+	if len(findings) > 0 {
+		return nil, &base.Error{Class: base.ErrPartial, Op: "verify", Path: r.s.Layout.Dir, Offset: -1,
+			Reason: fmt.Sprintf("%s (%d findings); the fence stays", findings[0], len(findings)), Next: "tikv-repair undo " + r.s.Layout.Dir}
+	}
+	if d == nil {
+		d = &Draft{Rewritten: r.preview.FilesToRewrite, Kept: r.preview.FilesLive - r.preview.FilesToRewrite}
+	}
+	res := r.result(StateDone, d)
+	res.Seconds = time.Since(r.start).Seconds()
+	if err := r.tx.Finish(res); err != nil {
+		return nil, partial(err)
+	}
+	return res, nil
+}
+
+// partial marks an error after the fence went up: the store does not start until a rerun or an undo.
+func partial(err error) error {
+	return &base.Error{Class: base.ErrPartial, Op: "reset stopped part way; TiKV is fenced off and nothing is lost", Offset: -1, Err: err,
+		Next: "run the same command again to finish, or: tikv-repair undo DIR"}
+}
+
+// planID is unique for a store and a moment.
+func planID(s *scan.Store, o ResetOptions) string {
+	h := sha256.Sum256([]byte(fingerprint(s) + o.T.String() + o.Now.UTC().Format(time.RFC3339Nano)))
+	return "reset-" + o.Now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(h[:3])
+}
+
+// fingerprint tells one state of a store from another: identity, CURRENT, live files, logs, the raft state of every region.
+func fingerprint(s *scan.Store) string {
+	h := sha256.New()
+	st := s.DB.State
+	fmt.Fprintf(h, "%d %d %s %d %d %d\n", s.Ident.ClusterID, s.Ident.StoreID, st.Path, st.Number, st.NextFile, st.LastSeq)
+	for _, name := range s.DB.Names() {
+		for _, f := range s.DB.CF(name).Files() {
+			fmt.Fprintf(h, "%s %d %d %d\n", name, f.Level, f.Number, f.Size)
+		}
+	}
+	for _, l := range s.DB.Log.Logs {
+		fmt.Fprintf(h, "log %d %d\n", l.Number, l.Size)
+	}
+	for _, r := range s.Regions {
+		raw, _, err := s.Raft.RaftState(r.ID)
+		fmt.Fprintf(h, "region %d %X %X %v\n", r.ID, r.Raw, raw, err)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func timeOf(ts mvcc.TS) string { return ts.Time().Format("2006-01-02T15:04:05.000Z07:00") }

@@ -1,0 +1,188 @@
+package repair
+
+import (
+	"fmt"
+
+	"github.com/tikv-repair/tikv-repair/engine"
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/edit"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+// BackupOptions of Undo and Discard.
+type BackupOptions struct {
+	Overrides engine.Overrides
+	// PlanID chooses the plan; empty means the one that the fence names, else the newest one that fits.
+	PlanID string
+	// Confirm is told which repair it is about; false declines. Nil accepts.
+	Confirm func(b *Backup) (bool, error)
+}
+
+// Backup is what a data directory knows of one repair.
+type Backup struct {
+	PlanID  string  `json:"plan_id"`
+	Verb    string  `json:"verb,omitempty"`
+	State   string  `json:"state"` // of edit.State; "" when the repair never began
+	Started string  `json:"started,omitempty"`
+	ToTS    mvcc.TS `json:"to_ts,omitempty"`
+	ToTime  string  `json:"to_time,omitempty"`
+	Path    string  `json:"path"`
+	// SavedFiles and SavedBytes are what the backup keeps; hard links, so that they take space only once the engine has let go.
+	SavedFiles int    `json:"saved_files"`
+	SavedBytes int64  `json:"saved_bytes"`
+	Fenced     bool   `json:"fenced"`
+	Next       string `json:"next,omitempty"`
+	// Result is there once the repair is done.
+	Result *Result `json:"result,omitempty"`
+}
+
+func describeBackup(t *edit.Tx, f *engine.Fence, dir string) *Backup {
+	b := &Backup{PlanID: t.J.PlanID, Verb: t.J.Verb, State: string(t.J.State), Started: t.J.Started, Path: t.Backup(),
+		SavedFiles: len(t.J.Saved), SavedBytes: t.Bytes(), Fenced: f != nil && f.Ours && f.PlanID == t.J.PlanID}
+	var p ResetPlan
+	if t.Plan(&p) == nil {
+		b.ToTS, b.ToTime = p.T, p.ToTime
+	}
+	var res Result
+	if t.J.State != "" && t.Result(&res) == nil {
+		b.Result = &res
+	}
+	switch t.J.State {
+	case edit.Begun, edit.Staged, edit.Published:
+		b.Next = fmt.Sprintf("tikv-repair %s --to-ts %s %s   (finish), or: tikv-repair undo %s", b.Verb, b.ToTS, dir, dir)
+	case edit.Undoing:
+		b.Next = "tikv-repair undo " + dir
+	case edit.Done:
+		b.Next = "start TiKV; or tikv-repair undo " + dir + "; when all is well: tikv-repair discard " + dir
+	case edit.Undone, edit.Discarding, "":
+		b.Next = fmt.Sprintf("tikv-repair discard --plan-id %s %s", b.PlanID, dir)
+	}
+	return b
+}
+
+// Undo takes the newest repair of a store back, from wherever it stands, and proves that the store is what it was: the fingerprint of
+// the plan. It refuses once TiKV has been started on the result. A plan that is already undone gives its Tx and no error.
+func Undo(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
+	l, locks, err := lockStore(fs, dir, o.Overrides)
+	if err != nil {
+		return nil, err
+	}
+	defer locks.Close()
+	t, err := choosePlan(fs, l, o.PlanID, func(s edit.State) bool { return s != edit.Discarding && s != "" })
+	if err != nil {
+		return nil, err
+	}
+	if err := confirm(fs, o, t, l.Dir); err != nil {
+		return nil, err
+	}
+	was := t.J.State
+	if err := t.Undo(); err != nil {
+		return nil, err
+	}
+	b := describeBackup(t, nil, l.Dir)
+	if was == edit.Undone {
+		return b, nil // whatever has happened to the store since is not ours to judge
+	}
+	return b, proveUndone(fs, l, t, o.Overrides)
+}
+
+// proveUndone compares the store with the fingerprint that the plan took before anything was written.
+func proveUndone(fs base.FS, l *engine.Layout, t *edit.Tx, ov engine.Overrides) error {
+	var p ResetPlan
+	if err := t.Plan(&p); err != nil {
+		return err
+	}
+	s, err := scan.OpenLocked(fs, l, scan.Options{Overrides: ov})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if got := fingerprint(s); got != p.Fingerprint {
+		return &base.Error{Class: base.ErrPartial, Op: "undo", Path: l.Dir, Offset: -1,
+			Reason: fmt.Sprintf("the store is readable, but not exactly what it was before plan %s", t.J.PlanID),
+			Next:   "tikv-repair inspect " + l.Dir}
+	}
+	return nil
+}
+
+// Discard drops the backup of a finished or undone repair.
+func Discard(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
+	l, locks, err := lockStore(fs, dir, o.Overrides)
+	if err != nil {
+		return nil, err
+	}
+	defer locks.Close()
+	t, err := choosePlan(fs, l, o.PlanID, func(edit.State) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	if err := confirm(fs, o, t, l.Dir); err != nil {
+		return nil, err
+	}
+	b := describeBackup(t, nil, l.Dir)
+	return b, t.Discard()
+}
+
+// Status lists the repairs of a data directory, the oldest first. It takes no locks: it must answer while a repair runs.
+func Status(fs base.FS, dir string) ([]*Backup, error) {
+	txs, err := edit.List(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := engine.ReadFence(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []*Backup
+	for _, t := range txs {
+		out = append(out, describeBackup(t, f, dir))
+	}
+	return out, nil
+}
+
+func lockStore(fs base.FS, dir string, ov engine.Overrides) (*engine.Layout, *engine.Locks, error) {
+	l, err := engine.Discover(fs, dir, ov)
+	if err != nil {
+		return nil, nil, err
+	}
+	locks, err := l.Lock(fs, base.LockExclusive)
+	return l, locks, err
+}
+
+func choosePlan(fs base.FS, l *engine.Layout, id string, fits func(edit.State) bool) (*edit.Tx, error) {
+	if f, err := engine.ReadFence(fs, l.Dir); err != nil {
+		return nil, err
+	} else if id == "" && f != nil && f.Ours {
+		id = f.PlanID
+	}
+	if id != "" {
+		return edit.Open(fs, l.Dir, id)
+	}
+	txs, err := edit.List(fs, l.Dir)
+	if err != nil {
+		return nil, err
+	}
+	for i := len(txs) - 1; i >= 0; i-- {
+		if fits(txs[i].J.State) {
+			return txs[i], nil
+		}
+	}
+	return nil, &base.Error{Class: base.ErrPlanMismatch, Op: "find a backup", Path: fs.PathJoin(l.Dir, edit.BackupRoot), Offset: -1,
+		Reason: "no repair with a backup was done here", Next: "tikv-repair status " + l.Dir}
+}
+
+func confirm(fs base.FS, o BackupOptions, t *edit.Tx, dir string) error {
+	if o.Confirm == nil {
+		return nil
+	}
+	f, err := engine.ReadFence(fs, dir)
+	if err != nil {
+		return err
+	}
+	ok, err := o.Confirm(describeBackup(t, f, dir))
+	if err == nil && !ok {
+		err = &base.Error{Class: base.ErrDeclined, Op: "change the store", Path: t.Backup(), Offset: -1, Reason: "nothing was written"}
+	}
+	return err
+}
