@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+// env is the world around the tool: tests bring their own.
+type env struct {
+	fs             base.FS
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	now            func() time.Time
+	tick           func(time.Duration) <-chan time.Time
+	terminal       bool // stderr is a terminal: progress may move
+	answers        bool // stdin is a terminal: questions can be answered
+}
+
+// app is one run of the command line.
+type app struct {
+	env
+	root *cobra.Command
+	log  *logger
+	c    common
+	// inVerb: the command line was understood; errors from here on are not about usage.
+	inVerb bool
+}
+
+// common are the flags of all verbs.
+type common struct {
+	threads  int
+	memory   byteSize
+	quiet    bool
+	json     bool
+	logFile  string
+	progress string
+
+	walDir, raftDir, raftWALDir, titanDir string
+}
+
+func newApp(e env) *app {
+	a := &app{env: e, log: &logger{now: e.now}}
+	root := &cobra.Command{
+		Use:   "tikv-repair",
+		Short: "Repair stopped TiKV stores",
+		Long: "tikv-repair reads and repairs the data directories of stopped TiKV stores.\n\n" +
+			"A verb that writes shows first what it would do, asks, and can be taken back with undo. All others only read.",
+		SilenceErrors: true, SilenceUsage: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetIn(e.stdin)
+	root.SetOut(e.stdout)
+	root.SetErr(e.stderr)
+	root.SetUsageTemplate(strings.TrimRight(root.UsageTemplate(), "\n") + "\n\n" + exitHelp)
+	f := root.PersistentFlags()
+	f.SortFlags = false
+	f.IntVar(&a.c.threads, "threads", runtime.GOMAXPROCS(0), "how many threads read and write")
+	f.Lookup("threads").DefValue = "one a core"
+	a.c.memory = 512 << 20
+	f.Var(&a.c.memory, "memory", "bound of the memory for buffers")
+	f.BoolVarP(&a.c.quiet, "quiet", "q", false, "print results and errors only")
+	f.BoolVar(&a.c.json, "json", false, "one JSON document on standard output")
+	f.StringVar(&a.c.logFile, "log-file", "", "append what is said and done to this `file`, in TiKV's log format")
+	f.StringVar(&a.c.progress, "progress", "", "progress on standard error: bar, plain, json or none (default: bar on a terminal, else plain)")
+	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error { return a.begin(cmd, args) }
+	root.AddCommand(
+		a.inspectCmd(), a.mvccCmd(), a.scanCmd(), a.dumpCmd(),
+		a.resetCmd(),
+		a.verifyCmd(),
+		a.statusCmd(),
+		a.undoCmd(),
+		a.discardCmd(),
+		a.versionCmd(),
+	)
+	root.InitDefaultHelpCmd()
+	a.root = root
+	return a
+}
+
+// begin checks the common flags.
+func (a *app) begin(cmd *cobra.Command, args []string) error {
+	if a.c.threads < 1 {
+		return usagef("--threads must be at least 1")
+	}
+	switch a.c.progress {
+	case "", "bar", "plain", "json", "none":
+	default:
+		return usagef("--progress is bar, plain, json or none, not %q", a.c.progress)
+	}
+	a.inVerb = true
+	if a.c.logFile != "" {
+		if err := a.log.open(a.fs, a.c.logFile); err != nil {
+			return err
+		}
+		a.log.info("tikv-repair starts", "version", version, "verb", cmd.Name(), "args", strings.Join(args, " "))
+	}
+	return nil
+}
+
+// run executes one command line and returns the exit status.
+func (a *app) run(ctx context.Context, args []string) int {
+	a.root.SetArgs(args)
+	err := a.root.ExecuteContext(ctx)
+	if err != nil && !a.inVerb && exitStatus(err) == exitBug {
+		// What cobra and pflag complain about is the command line.
+		err = &base.Error{Class: base.ErrUsage, Op: "usage", Offset: -1, Reason: err.Error(), Next: "tikv-repair help"}
+	}
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) && exitStatus(err) == exitBug {
+		err = &base.Error{Class: base.ErrInterrupted, Op: "interrupted", Offset: -1, Err: err}
+	}
+	status := exitStatus(err)
+	if err != nil {
+		printError(a.stderr, err)
+		a.log.error(err.Error(), "next", base.Next(err))
+	}
+	a.log.info("tikv-repair ends", "exit_status", fmt.Sprint(status))
+	if err := a.log.close(); err != nil {
+		printError(a.stderr, err)
+		if status == exitOK {
+			status = exitStatus(err)
+		}
+	}
+	return status
+}
+
+// say talks to the operator, on standard error and into the log.
+func (a *app) say(format string, args ...any) {
+	msg := fmt.Sprintf(format, args...)
+	if !a.c.quiet {
+		fmt.Fprintln(a.stderr, msg)
+	}
+	a.log.info(msg)
+}
+
+// warn is say that --quiet does not silence.
+func (a *app) warn(format string, args ...any) {
+	msg := fmt.Sprintf(format, args...)
+	fmt.Fprintln(a.stderr, "warning: "+msg)
+	a.log.warn(msg)
+}
+
+// storeFlags add the overrides of a store's directories to a verb.
+func (a *app) storeFlags(f *pflag.FlagSet) {
+	f.StringVar(&a.c.walDir, "wal-dir", "", "the `directory` of the key-value database's write-ahead log")
+	f.StringVar(&a.c.raftDir, "raft-dir", "", "the `directory` of raft-engine or of the raft RocksDB")
+	f.StringVar(&a.c.raftWALDir, "raft-wal-dir", "", "the `directory` of the raft RocksDB's write-ahead log")
+	f.StringVar(&a.c.titanDir, "titan-dir", "", "the `directory` of Titan's blob files")
+}
+
+// overridden tells whether a directory of the store was named.
+func (c *common) overridden() bool { return c.walDir+c.raftDir+c.raftWALDir+c.titanDir != "" }
+
+// scanOptions are the options of an opened store.
+func (a *app) scanOptions() scan.Options {
+	o := scan.Options{Mode: base.LockShared}
+	o.Overrides.WALDir, o.Overrides.RaftDir = a.c.walDir, a.c.raftDir
+	o.Overrides.RaftWALDir, o.Overrides.TitanDir = a.c.raftWALDir, a.c.titanDir
+	return o
+}
+
+// openStore opens a store for reading.
+func (a *app) openStore(dir string, o scan.Options) (*scan.Store, error) {
+	s, err := scan.Open(a.fs, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range s.Layout.Warnings {
+		a.warn("%s", w)
+	}
+	a.log.info("store opened", "dir", dir, "cluster_id", fmt.Sprint(s.Ident.ClusterID), "store_id", fmt.Sprint(s.Ident.StoreID))
+	return s, nil
+}
+
+// dirArgs wants n directories at least, and one at most when many is false.
+func dirArgs(many bool) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return usagef("which directory? Give the data directory of a stopped TiKV store")
+		case len(args) > 1 && !many:
+			return usagef("one directory at a time, not %d", len(args))
+		}
+		return nil
+	}
+}
+
+// readOptions leave the raft store alone: verbs that look at rows do not need it, and can then work when it is damaged.
+func (a *app) readOptions() scan.Options {
+	o := a.scanOptions()
+	o.NoRaft = true
+	return o
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/plan"
+	"github.com/tikv-repair/tikv-repair/repair"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+type resetOptions struct {
+	toTS, safePoint string
+	force           []string
+	dryRun, yes     bool
+}
+
+func (a *app) resetCmd() *cobra.Command {
+	var o resetOptions
+	cmd := &cobra.Command{
+		Use:   "reset --to-ts T DIR",
+		Short: "Rewind a store to a consistent timestamp T",
+		Long: `reset makes the version at T the newest one of every key. Everything committed after T goes physically; locks are decided by their
+transactions; log entries that are not applied are made harmless. It prints what would be lost and asks before anything is written. What it
+replaces is kept as hard links in DIR/tikv-repair/<plan-id>/ until discard, and undo takes it back until TiKV has been started.
+
+T is a TSO, or a time with a zone (RFC 3339), which covers its whole millisecond.
+
+T must not be below the cluster's GC safe point: versions visible at T may be gone then. --safe-point states it; with
+--force=unknown-safe-point the operator answers for it, and every write record is looked at.
+
+When reset is interrupted at any point, TiKV is fenced off (panic_mark_file) until the same command is run again, or undo.`,
+		Example: `  tikv-repair reset --to-ts 2026-02-03T04:05:06+01:00 --safe-point 463875000000000000 --dry-run /data/tikv
+  tikv-repair reset --to-ts 463876543210000000 --safe-point 463875000000000000 /data/tikv`,
+		Args: dirArgs(false),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.reset(cmd, args[0], &o) },
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.toTS, "to-ts", "", "the timestamp `T` to return to")
+	f.StringVar(&o.safePoint, "safe-point", "", "the cluster's GC safe point, a `TSO`")
+	f.StringArrayVar(&o.force, "force", nil, "accept this `problem`; repeat for more")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "do everything but write")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask; problems are not answered by this")
+	a.storeFlags(f)
+	return cmd
+}
+
+func (a *app) reset(cmd *cobra.Command, dir string, o *resetOptions) error {
+	t, err := parseT("to-ts", o.toTS)
+	if err != nil {
+		return err
+	}
+	ro := repair.ResetOptions{Force: map[string]bool{}, DryRun: o.dryRun, Version: version, Say: a.say}
+	ro.T, ro.Threads, ro.Now = t, a.c.threads, a.now()
+	if o.safePoint != "" {
+		sp, err := mvcc.ParseTS(o.safePoint)
+		if err != nil {
+			return usagef("--safe-point: %v", err)
+		}
+		ro.SafePoint = &sp
+	}
+	for _, names := range o.force {
+		for _, n := range strings.Split(names, ",") {
+			if !slices.Contains(plan.Names(), n) {
+				return usagef("--force=%s: there is no such problem; known are %s", n, strings.Join(plan.Names(), ", "))
+			}
+			ro.Force[n] = true
+		}
+	}
+	ro.Meter = new(scan.Meter)
+	ro.Preview = func(p *repair.Preview) { a.showPreview(p, ro.Force) }
+	ro.Confirm = func(*repair.Preview) (bool, error) { return a.ask("Rewind this store?", o.yes) }
+	stop := a.watch("reset", ro.Meter)
+	res, err := repair.Reset(cmd.Context(), a.fs, dir, a.scanOptions(), ro)
+	stop()
+	if res != nil && a.c.json {
+		if e := a.printJSON(res); e != nil && err == nil {
+			err = e
+		}
+	} else if res != nil && err == nil {
+		err = a.print(resultText(res, dir))
+	}
+	return err
+}
+
+// ask puts a question that --yes answers. Without a terminal there is nobody to ask.
+func (a *app) ask(question string, yes bool) (bool, error) {
+	if yes {
+		return true, nil
+	}
+	if !a.answers {
+		return false, &base.Error{Class: base.ErrDeclined, Op: "ask", Offset: -1, Reason: "standard input is no terminal, so that nobody can answer; nothing was written",
+			Next: "run it again with --yes"}
+	}
+	fmt.Fprintf(a.stderr, "%s Type yes to go on: ", question)
+	line, err := bufio.NewReader(a.stdin).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return false, base.IO("read", "the answer", err)
+	}
+	return strings.TrimSpace(line) == "yes", nil
+}
+
+func resultText(r *repair.Result, dir string) string {
+	var b strings.Builder
+	switch r.State {
+	case repair.StateUnchanged:
+		fmt.Fprintf(&b, "Nothing to do: %s is at %s already. Nothing was written.\n", dir, r.ToTime)
+		return b.String()
+	case repair.StateDryRun:
+		fmt.Fprintf(&b, "Dry run, nothing was written. The rewind to %s would do this:\n", r.ToTime)
+	case repair.StateDone:
+		fmt.Fprintf(&b, "Done and verified: %s is at %s (%s).\n", dir, r.ToTS, r.ToTime)
+	}
+	var t table
+	t.add("  versions removed", r.VersionsRemoved, fmt.Sprintf("in %d rows", r.RowsChanged))
+	t.add("  long values removed", r.DefaultRows)
+	if r.RawRemoved > 0 {
+		t.add("  raw entries removed", r.RawRemoved)
+	}
+	t.add("  locks", r.LocksCommitted, fmt.Sprintf("committed, %d removed", r.LocksRemoved))
+	t.add("  gc fences cleared", r.FencesCleared)
+	t.add("  regions neutralised", r.RegionsNeutralised)
+	t.add("  tables", r.FilesRewritten, fmt.Sprintf("rewritten, %d dropped, %d not touched", r.FilesDropped, r.FilesKept))
+	t.add("  written", bytesText(uint64(r.BytesWritten)), fmt.Sprintf("in %.2f s", r.Seconds))
+	b.WriteString(t.String())
+	if r.State == repair.StateDone {
+		fmt.Fprintf(&b, "The way back: tikv-repair undo %s   (until TiKV is started; backup in %s)\n", dir, r.Backup)
+		fmt.Fprintf(&b, "When all is well: tikv-repair discard %s\n", dir)
+	}
+	return b.String()
+}
