@@ -20,6 +20,7 @@ var problemTypes = map[string]func() Problem{
 	"panic-mark":          func() Problem { return new(PanicMark) },
 	"raw-data":            func() Problem { return new(RawData) },
 	"wal-damage":          func() Problem { return new(WALDamage) },
+	"raft-log-damage":     func() Problem { return new(RaftLogDamage) },
 	"region-state":        func() Problem { return new(RegionState) },
 	"region-start":        func() Problem { return new(RegionStart) },
 	"bad-record":          func() Problem { return new(BadRecord) },
@@ -261,6 +262,21 @@ func (p *WALDamage) What() string {
 }
 func (*WALDamage) Next() string {
 	return "take a copy of the directory, then see what salvage can read"
+}
+
+// RaftLogDamage: TiKV opens the raft store, but drops part of it without a word.
+type RaftLogDamage struct {
+	Store  uint64 `json:"store_id,omitempty"`
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
+}
+
+func (*RaftLogDamage) Name() string       { return "raft-log-damage" }
+func (*RaftLogDamage) Severity() Severity { return Error }
+func (p *RaftLogDamage) Where() string    { return p.Path }
+func (p *RaftLogDamage) What() string     { return "part of the raft log is lost: " + p.Reason }
+func (*RaftLogDamage) Next() string {
+	return "restore the file if a copy exists; --force=raft-log-damage goes on with what is readable, as TiKV would"
 }
 
 // RegionState: a peer that is neither Normal nor Tombstone.

@@ -32,7 +32,7 @@ import org.rocksdb.WALRecoveryMode;
 
 /**
  * Real RocksDB as a judge of a database directory. Uses only what rocksdbjni 6.4.6, 6.29.5 and 8.10.2 have in common, so that
- * the same source runs with each: {@code java -cp rocksdbjni-V.jar Oracle.java DIR key=value...}.
+ * the same source compiles with each. {@code java -cp rocksdbjni-V.jar Oracle.java DIR key=value...} works by hand.
  *
  * <p>DIR is a copy: in mode=rw RocksDB writes to it. Every column family that the MANIFEST lists is opened with default
  * options, so TiKV's OPTIONS files (which stock RocksDB cannot parse) are not read. Keys of the command line:
@@ -203,7 +203,9 @@ public final class Oracle {
 
     /** Reads the keys in [from, to); to is null for no end. */
     void readStretch(byte[] from, byte[] to) throws Exception {
-      try (Slice bound = new Slice(to == null ? new byte[0] : to); ReadOptions ro = readOptions(); ReadOptions get = readOptions()) {
+      try (Slice bound = new Slice(to == null ? new byte[0] : to);
+          ReadOptions ro = readOptions();
+          ReadOptions get = readOptions()) {
         if (to != null) {
           ro.setIterateUpperBound(bound);
         }

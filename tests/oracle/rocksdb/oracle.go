@@ -2,7 +2,7 @@
 // org.rocksdb:rocksdbjni, driven by Oracle.java) and Debian's ldb and sst_dump. "make oracle-deps" fetches the jars.
 //
 // A judge that is not installed skips the test and says so; with TIKV_REPAIR_ORACLE=1 in the environment it fails the test
-// instead. Judges work on copies: what a test hands over is never written to.
+// instead. With -short no judge is asked. Judges work on copies: what a test hands over is never written to.
 //
 // Stock RocksDB cannot read a Titan value (record type 0x11): name such keys in Options.Blobs.
 package oracle
@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
@@ -68,6 +69,13 @@ type Result struct {
 	Dir string
 }
 
+func notShort(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("asks real RocksDB: not in a short run")
+	}
+}
+
 // missing ends a test whose judge is not there.
 func missing(tb testing.TB, format string, args ...any) {
 	tb.Helper()
@@ -83,12 +91,52 @@ func jar(v Version) (string, error) {
 	return filepath.Join(root, ".cache", "oracle", "rocksdbjni-"+string(v)+".jar"), err
 }
 
+// classes compiles Oracle.java against the jar and returns the directory of the classes. They stay beside the jar under the
+// hash of the source: starting from source takes three times as long.
+func classes(v Version) (string, error) {
+	root, err := fixtures.ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	jarFile, err := jar(v)
+	if err != nil {
+		return "", err
+	}
+	source := filepath.Join(root, "tests", "oracle", "rocksdb", "Oracle.java")
+	text, err := os.ReadFile(source)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(filepath.Dir(jarFile), fmt.Sprintf("classes-%s-%016x", v, xxhash.Sum64(text)))
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(jarFile), "javac-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	if _, err := run("javac", "-cp", jarFile, "-d", tmp, source); err != nil {
+		return "", err
+	}
+	// Test processes run side by side: whoever is first wins, the others find the same classes.
+	if err := os.Rename(tmp, dir); err != nil {
+		if _, err2 := os.Stat(dir); err2 != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
 // Available skips the test (or fails it, see the package comment) unless Java and the jars of the versions, all of them when
 // none is named, are here.
 func Available(tb testing.TB, versions ...Version) {
 	tb.Helper()
-	if _, err := exec.LookPath("java"); err != nil {
-		missing(tb, "%v", err)
+	notShort(tb)
+	for _, tool := range []string{"java", "javac"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing(tb, "%v", err)
+		}
 	}
 	if len(versions) == 0 {
 		versions = Versions()
@@ -139,17 +187,17 @@ func ReadFS(tb testing.TB, v Version, fs vfs.FS, dir string, o Options) (*Result
 
 func readCopy(tb testing.TB, v Version, tmp, db string, o Options) (*Result, error) {
 	tb.Helper()
-	root, err := fixtures.ModuleRoot()
+	jarFile, err := jar(v)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	jarFile, err := jar(v)
+	classDir, err := classes(v)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	out := filepath.Join(tmp, "rows.tsv")
 	args := []string{"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:ErrorFile=" + filepath.Join(tmp, "hs_err.log"),
-		"-Djava.io.tmpdir=" + tmp, "-cp", jarFile, filepath.Join(root, "tests", "oracle", "rocksdb", "Oracle.java"), db, "out=" + out}
+		"-Djava.io.tmpdir=" + tmp, "-cp", jarFile + string(filepath.ListSeparator) + classDir, "Oracle", db, "out=" + out}
 	if o.ReadWrite {
 		args = append(args, "mode=rw")
 	}

@@ -29,6 +29,7 @@ type Properties struct {
 
 func needTool(tb testing.TB, name string) {
 	tb.Helper()
+	notShort(tb)
 	if _, err := exec.LookPath(name); err != nil {
 		missing(tb, "%v; install Debian's rocksdb-tools", err)
 	}
