@@ -31,8 +31,10 @@ func lockRuns(ds []plan.LockDecision) map[string]*rocks.Run {
 	return map[string]*rocks.Run{scan.CFLock: lock, scan.CFWrite: write, scan.CFDefault: deflt}
 }
 
+// ownsDefaultRow tells whether a lock's default-CF row goes with it. The decision knows when the row belongs to a committed version
+// of the same transaction; of a lock that is removed undecided, by force, nothing else can own it.
 func ownsDefaultRow(d plan.LockDecision) bool {
-	return d.Act != plan.Commit && d.Lock.Type == mvcc.LockPut && !d.Lock.HasShortValue
+	return d.DefaultRow || d.Act == plan.Undecided && d.Lock.NeedsDefault() && !d.Shared
 }
 
 // lockCounts sums the decisions up: removed, committed, and the default-CF rows that go with the removed.

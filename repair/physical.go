@@ -117,7 +117,9 @@ func (p *physical) tables(name string) error {
 	g.SetLimit(p.w.threads())
 	for _, f := range cf.Files() {
 		if rule == nil || !set[f.Number] {
+			p.mu.Lock()
 			p.d.Kept++
+			p.mu.Unlock()
 			continue
 		}
 		// Numbers are handed out here, not in the goroutine, so that two runs over the same store give the same files.
@@ -152,7 +154,7 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 	o.FileNumber = number
 	o.FileCreationTime = uint64(p.w.o.Now.Unix())
 	o.Collectors = p.w.collectors(cf.Meta.Name, collectorNames(r.Props().Collectors), r.Props().User)
-	dels, err := r.RangeDels()
+	dels, err := rocks.TableRangeDels(r, f.FileMeta)
 	if err != nil {
 		return err
 	}

@@ -90,24 +90,23 @@ func rawProblem(s *scan.Store) (plan.Problem, error) {
 	}
 	cf := s.DB.CF(scan.CFDefault)
 	var odd uint64
-	look := func(key []byte) {
-		if len(key) == 0 || key[0] != 'z' {
+	look := func(k ikey.Key) {
+		// The ends of a range tombstone are keys of regions or tables, without a timestamp.
+		if k.Kind != ikey.KindPut && k.Kind != ikey.KindBlobIndex || len(k.User) == 0 || k.User[0] != 'z' {
 			return
 		}
-		if _, _, ok := mvcc.SplitKey(key); !ok {
+		if _, _, ok := mvcc.SplitKey(k.User); !ok {
 			odd++
 		}
 	}
 	it := cf.Log().Iter()
 	for ok := it.First(); ok; ok = it.Next() {
-		if it.Key().Kind == ikey.KindPut || it.Key().Kind == ikey.KindBlobIndex {
-			look(it.Key().User)
-		}
+		look(it.Key())
 	}
 	for _, f := range cf.Files() {
-		look(f.Smallest.User)
+		look(f.Smallest)
 		if !bytes.Equal(f.Largest.User, f.Smallest.User) {
-			look(f.Largest.User)
+			look(f.Largest)
 		}
 	}
 	version := s.Ident.APIVersion.String()

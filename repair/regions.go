@@ -188,10 +188,15 @@ func (c *tailContent) lose(ts mvcc.TS) {
 }
 
 // neutralise gives the region records with raised epochs; everything else in them stays byte for byte.
-func neutralise(regions []regionPlan) *rocks.Run {
+func neutralise(s *scan.Store, regions []regionPlan) (*rocks.Run, error) {
 	run := &rocks.Run{}
 	for _, r := range regions {
-		run.Add(ikey.Key{User: raftstate.RegionStateKey(r.region.ID), Kind: ikey.KindPut}, r.region.State.WithEpoch(r.epoch.ConfVer, r.epoch.Version))
+		b := r.region.State.WithEpoch(r.epoch.ConfVer, r.epoch.Version)
+		if b == nil {
+			return nil, &base.Error{Class: base.ErrCorrupt, Op: "raise the epoch", Path: s.Layout.KVDir, Offset: -1, CF: scan.CFRaft, Region: r.region.ID,
+				Reason: "its region state does not decode strictly"}
+		}
+		run.Add(ikey.Key{User: raftstate.RegionStateKey(r.region.ID), Kind: ikey.KindPut}, b)
 	}
-	return run
+	return run, nil
 }

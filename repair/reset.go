@@ -141,7 +141,7 @@ func (r *reset) run(ctx context.Context) (*Result, error) {
 		return res, r.blocked()
 	}
 	if r.o.DryRun {
-		d, err := r.w.physicalPass(ctx, countingSink{}, r.effect, r.extra())
+		d, err := r.write(ctx, countingSink{})
 		if err != nil {
 			return nil, err
 		}
@@ -288,10 +288,20 @@ func (r *reset) blocked() error {
 }
 
 // extra are the new records of the lock and raft column families, and those that the lock decisions add to the others.
-func (r *reset) extra() map[string]*rocks.Run {
+func (r *reset) extra() (map[string]*rocks.Run, error) {
 	x := lockRuns(r.effect.Locks)
-	x[scan.CFRaft] = neutralise(r.regions)
-	return x
+	var err error
+	x[scan.CFRaft], err = neutralise(r.s, r.regions)
+	return x, err
+}
+
+// write runs the physical pass.
+func (r *reset) write(ctx context.Context, sink Sink) (*Draft, error) {
+	x, err := r.extra()
+	if err != nil {
+		return nil, err
+	}
+	return r.w.physicalPass(ctx, sink, r.effect, x)
 }
 
 func (r *reset) apply(ctx context.Context) (*Result, error) {
@@ -327,7 +337,7 @@ func (r *reset) apply(ctx context.Context) (*Result, error) {
 func (r *reset) stage(ctx context.Context) (*Draft, error) {
 	s, db := r.s, r.s.DB
 	r.o.Say("writing new tables")
-	d, err := r.w.physicalPass(ctx, r.tx, r.effect, r.extra())
+	d, err := r.write(ctx, r.tx)
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,10 @@ package rocks
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"sort"
+	"sync"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
@@ -39,8 +41,9 @@ type DB struct {
 	// LastSeq is the largest sequence number in use, logs included.
 	LastSeq uint64
 
-	cfs    map[string]*CF
-	tables *tableCache
+	cfs      map[string]*CF
+	tables   *tableCache
+	overlaid uint64
 }
 
 // CF is one column family of a DB.
@@ -48,6 +51,8 @@ type CF struct {
 	db   *DB
 	Meta *manifest.CF
 	mem  *Run
+
+	rangeDels sync.Map // file number to its []ikey.RangeDel
 }
 
 // Open rebuilds the version from CURRENT and the MANIFEST and replays the logs into memory, as DB::Open with point-in-time
@@ -271,21 +276,59 @@ func (cf *CF) RangeDels(lower, upper []byte) ([]ikey.RangeDel, error) {
 		if !overlaps(f.FileMeta, lower, upper) {
 			continue
 		}
-		r, done, err := cf.Table(f.FileMeta)
+		ds, err := cf.fileRangeDels(f.FileMeta)
 		if err != nil {
 			return nil, err
 		}
-		ds, err := r.RangeDels()
-		if e := done(); err == nil {
-			err = e
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range ds {
-			out = append(out, ikey.RangeDel{Start: bytes.Clone(d.Start), End: bytes.Clone(d.End), Seq: d.Seq})
-		}
+		out = append(out, ds...)
 	}
 	sort.Slice(out, func(i, j int) bool { return bytes.Compare(out[i].Start, out[j].Start) < 0 })
+	return out, nil
+}
+
+// fileRangeDels remembers what it has read: almost every file has none, and every view asks again.
+func (cf *CF) fileRangeDels(f *manifest.FileMeta) ([]ikey.RangeDel, error) {
+	if ds, ok := cf.rangeDels.Load(f.Number); ok {
+		return ds.([]ikey.RangeDel), nil
+	}
+	r, done, err := cf.Table(f)
+	if err != nil {
+		return nil, err
+	}
+	ds, err := TableRangeDels(r, f)
+	if err = errors.Join(err, done()); err != nil {
+		return nil, err
+	}
+	cf.rangeDels.Store(f.Number, ds)
+	return ds, nil
+}
+
+// TableRangeDels gives the range tombstones of a live file, cut to the file's boundaries: a compaction writes a tombstone whole into
+// every output that it touches, and readers apply only the part inside the MANIFEST's boundaries. The rest must not be believed:
+// at the bottom level RocksDB sets sequences to zero, so that a neighbour's live record can look older than a tombstone that it
+// has outlived. The result shares no memory with the table.
+// Source: tikv/rocksdb 8.10.tikv db/range_del_aggregator.cc (TruncatedRangeDelIterator), db/compaction/compaction_outputs.cc (AddRangeDels).
+func TableRangeDels(r *sst.Reader, f *manifest.FileMeta) ([]ikey.RangeDel, error) {
+	ds, err := r.RangeDels()
+	if err != nil {
+		return nil, err
+	}
+	end := f.Largest.User
+	if f.Largest.Seq != ikey.MaxSeq || f.Largest.Kind != ikey.KindRangeDelete {
+		// The largest key is a record of this file, which the tombstone may hide; the end of a tombstone is exclusive.
+		end = append(bytes.Clone(end), 0)
+	}
+	out := ds[:0]
+	for _, d := range ds {
+		if bytes.Compare(d.Start, f.Smallest.User) < 0 {
+			d.Start = bytes.Clone(f.Smallest.User)
+		}
+		if bytes.Compare(d.End, end) > 0 {
+			d.End = bytes.Clone(end)
+		}
+		if bytes.Compare(d.Start, d.End) < 0 {
+			out = append(out, d)
+		}
+	}
 	return out, nil
 }
