@@ -3,6 +3,7 @@ package repair
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/tikv-repair/tikv-repair/engine"
@@ -64,6 +65,7 @@ type LockLine struct {
 type RegionLine struct {
 	Region      uint64 `json:"region_id"`
 	TailEntries uint64 `json:"tail_entries"`
+	TailApplied int64  `json:"tail_records_applied"`
 	Strategy    string `json:"strategy"`
 	OldEpoch    string `json:"old_epoch"`
 	NewEpoch    string `json:"new_epoch"`
@@ -93,10 +95,9 @@ func (r *reset) makePreview(ctx context.Context, ps []plan.Problem, took time.Du
 	pendingTail := false
 	for _, rp := range r.regions {
 		old := rp.region.State.Region.Epoch
-		// A tail whose epochs are all below the region's is a no-op already.
-		pendingTail = pendingTail || rp.tail.Entries > 0 && rp.tail.MaxEpoch.Version >= old.Version
-		p.Regions = append(p.Regions, RegionLine{Region: rp.region.ID, TailEntries: rp.tail.Entries, Strategy: "N (neutralise: raise the epoch)",
-			OldEpoch: epochText(old.ConfVer, old.Version), NewEpoch: epochText(rp.epoch.ConfVer, rp.epoch.Version)})
+		pendingTail = pendingTail || rp.pending()
+		p.Regions = append(p.Regions, RegionLine{Region: rp.region.ID, TailEntries: rp.tail.Entries, TailApplied: rp.dry.Records + rp.dry.Ranges,
+			Strategy: rp.strategy(), OldEpoch: epochText(old.ConfVer, old.Version), NewEpoch: epochText(rp.epoch.ConfVer, rp.epoch.Version)})
 	}
 	touched, err := r.touchedFiles(ctx, p)
 	if err != nil {
@@ -116,7 +117,7 @@ func (r *reset) makePreview(ctx context.Context, ps []plan.Problem, took time.Du
 }
 
 func epochText(confVer, version uint64) string {
-	return "conf_ver " + mvcc.TS(confVer).String() + " version " + mvcc.TS(version).String()
+	return fmt.Sprintf("conf_ver %d version %d", confVer, version)
 }
 
 // touchedFiles adds up what has to be rewritten and tells whether any table of the set really changes.
@@ -198,7 +199,7 @@ func (r *reset) checkSpace() error {
 	}
 	if need := uint64(r.preview.SpaceNeeded); free < need {
 		return &base.Error{Class: base.ErrIO, Op: "reserve space", Path: r.s.Layout.KVDir, Offset: -1,
-			Reason: "needed are " + mvcc.TS(need).String() + " bytes, free are " + mvcc.TS(free).String() + "; nothing was written",
+			Reason: fmt.Sprintf("needed are %d bytes, free are %d; nothing was written", need, free),
 			Next:   "free some space; " + r.s.Layout.Dir + "/space_placeholder_file is TiKV's own reserve for this"}
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/scan"
 )
 
-// regionPlan is what a rewind does to one region's raft state: strategy N of repair-semantics.md 7.2. Raising both parts of the epoch
+// regionPlan is what a rewind does to one region's raft state: its tail is applied first where every entry can be, and then strategy N of repair-semantics.md 7.2. Raising both parts of the epoch
 // above everything in the log turns each entry of the tail that could change data or peers into a no-op when TiKV applies it, while the
 // log and its indexes stay as they are.
 type regionPlan struct {
@@ -20,6 +20,29 @@ type regionPlan struct {
 	derived raftstate.Derived
 	tail    tailContent
 	epoch   raftstate.Epoch // the new one
+	// apply says that every entry of the tail can be applied offline, and dry what that would do.
+	apply bool
+	dry   TailApplied
+}
+
+// pending tells whether TiKV would still change data or peers by applying the tail: not when every entry is an empty one, and not
+// when the epoch has been raised above all of them.
+func (rp *regionPlan) pending() bool {
+	if rp.tail.Entries == 0 || rp.tail.MaxEpoch.Version < rp.region.State.Region.Epoch.Version {
+		return false
+	}
+	return !rp.apply || rp.dry.Records+rp.dry.Ranges > 0
+}
+
+// strategy is how the region's tail is dealt with, for the operator.
+func (rp *regionPlan) strategy() string {
+	switch {
+	case rp.tail.Entries == 0:
+		return "nothing waits; the epoch is raised"
+	case rp.apply && rp.dry.Records+rp.dry.Ranges > 0:
+		return "the tail is applied first, then the epoch is raised"
+	}
+	return "the epoch is raised: the tail becomes a no-op"
 }
 
 // tailContent is what the entries in (applied, last] would have done.
@@ -44,13 +67,12 @@ func planRegions(s *scan.Store, t mvcc.TS) ([]regionPlan, []plan.Problem, error)
 		if !r.Live() {
 			continue
 		}
-		away := false
 		for _, p := range r.State.Region.Peers {
 			if p.StoreID != s.Ident.StoreID {
-				others[p.StoreID], away = true, true
+				others[p.StoreID] = true
 			}
 		}
-		if away {
+		if !onlyPeerHere(s, r) {
 			shared++
 		}
 		switch r.State.State {
@@ -99,7 +121,14 @@ func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Pro
 	if rp.tail, err = readTail(s, r, rp.derived, t); err != nil {
 		return rp, nil, err
 	}
-	if rp.tail.Lost > 0 || rp.tail.Opaque > 0 {
+	if rp.tail.Entries > 0 && r.State.State == raftstate.Normal && onlyPeerHere(s, r) {
+		// All that the log of a region with a single peer holds is committed.
+		if rp.dry, _, err = readCommands(s, r, rp.derived.Applied, rp.derived.Last, nil); err != nil {
+			return rp, nil, err
+		}
+		rp.apply = rp.dry.Stopped == nil
+	}
+	if !rp.apply && (rp.tail.Lost > 0 || rp.tail.Opaque > 0) {
 		problems = append(problems, &plan.RaftTail{Store: s.Ident.StoreID, Region: r.ID, Applied: rp.derived.Applied,
 			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS})
 	}
@@ -109,6 +138,20 @@ func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Pro
 		Version: max(e.Version, rp.tail.MaxEpoch.Version) + 1,
 	}
 	return rp, problems, nil
+}
+
+// applyTails puts the tails that can be applied on top of the store's view, so that what they hold at or below T is not lost.
+func applyTails(s *scan.Store, regions []regionPlan) error {
+	for i := range regions {
+		rp := &regions[i]
+		if !rp.apply || !rp.pending() {
+			continue
+		}
+		if _, err := applyTail(s, rp, rp.derived.Last); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readTail walks the entries that are not applied. Only what a reader at T would have seen counts as lost: rollback and lock records

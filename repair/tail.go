@@ -1,0 +1,196 @@
+package repair
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/raftstate"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+// TailApplied says what applying the log tail of one region did, or would do.
+//
+// Invariant: From ≤ To ≤ Limit; Stopped == nil ⇔ To == Limit.
+type TailApplied struct {
+	Region  uint64    `json:"region_id"`
+	From    uint64    `json:"applied_before"`
+	To      uint64    `json:"applied_after"`
+	Limit   uint64    `json:"limit"` // up to which entries may be applied
+	Records int64     `json:"records"`
+	Ranges  int64     `json:"range_deletes"`
+	NoOps   int64     `json:"no_op_entries"` // empty, without effect on data, or with an epoch that does not fit
+	Stopped *TailStop `json:"stopped,omitempty"`
+}
+
+// TailStop is the first entry that cannot be applied offline.
+type TailStop struct {
+	Index  uint64 `json:"index"`
+	Reason string `json:"reason"`
+}
+
+// tailRecord is one change of a write command, as the key-value database sees it.
+type tailRecord struct {
+	cf         string
+	kind       ikey.Kind
+	user, rest []byte // rest: the value, or the end of a range
+}
+
+var errStop = errors.New("stop")
+
+// readCommands decodes the entries of (applied, limit] as TiKV would apply them (tikv/tikv components/raftstore/src/store/fsm/apply.rs,
+// handle_raft_entry_normal, exec_write_cmd): a write whose header names another region version is a no-op; admin commands without an
+// effect on data are passed over; any other stops the walk at that index, since what comes after it depends on it.
+func readCommands(s *scan.Store, r scan.Region, from, limit uint64, emit func(tailRecord) error) (TailApplied, uint64, error) {
+	t := TailApplied{Region: r.ID, From: from, To: from, Limit: limit}
+	var term uint64
+	lower, upper := r.Bounds()
+	err := s.Raft.Entries(r.ID, from+1, limit+1, func(e raftstate.Entry) error {
+		stop := func(format string, args ...any) error {
+			t.Stopped = &TailStop{Index: t.To + 1, Reason: fmt.Sprintf(format, args...)}
+			return errStop
+		}
+		if e.Index != t.To+1 {
+			return stop("the entry is missing")
+		}
+		cmd, err := raftstate.Decode(e)
+		if err != nil {
+			return stop("it does not decode: %v", err)
+		}
+		if reason := blockedBy(cmd); reason != "" {
+			return stop("%s", reason)
+		}
+		ep, _ := cmd.Epoch()
+		if cmd.Kind != raftstate.CommandWrite || ep.Version != r.State.Region.Epoch.Version {
+			t.NoOps++
+			t.To, term = e.Index, e.Term
+			return nil
+		}
+		var out []tailRecord
+		for _, q := range cmd.Requests {
+			rec, reason := tailRecordOf(q, lower, upper)
+			if reason != "" {
+				return stop("%s", reason)
+			}
+			out = append(out, rec)
+		}
+		for _, rec := range out {
+			if rec.kind == ikey.KindRangeDelete {
+				t.Ranges++
+			} else {
+				t.Records++
+			}
+			if emit != nil {
+				if err := emit(rec); err != nil {
+					return err
+				}
+			}
+		}
+		t.To, term = e.Index, e.Term
+		return nil
+	})
+	if errors.Is(err, errStop) {
+		err = nil
+	}
+	if err == nil && t.Stopped == nil && t.To < limit {
+		t.Stopped = &TailStop{Index: t.To + 1, Reason: "the entry is missing"}
+	}
+	return t, term, err
+}
+
+// blockedBy tells why an entry cannot be applied offline; "" when it can.
+func blockedBy(c raftstate.Command) string {
+	switch {
+	case c.Unknown:
+		return "it holds fields that this version does not know"
+	case c.Kind == raftstate.CommandOther:
+		return "what applying it does is not known"
+	case c.Kind == raftstate.CommandConfChange:
+		return "it changes the peers of the region"
+	case c.Kind == raftstate.CommandAdmin && c.Admin != nil:
+		switch c.Admin.Type {
+		case raftstate.AdminCompactLog, raftstate.AdminTransferLeader, raftstate.AdminComputeHash, raftstate.AdminVerifyHash, raftstate.AdminUpdateGcPeer:
+			return "" // nothing of these is data, and a log may keep more than it has to
+		}
+		return "admin command " + c.Admin.Type.String()
+	}
+	return ""
+}
+
+func tailRecordOf(q raftstate.Request, lower, upper []byte) (tailRecord, string) {
+	user := append([]byte{'z'}, q.Key...)
+	rec := tailRecord{cf: q.CF, user: user}
+	switch q.Op {
+	case raftstate.OpPut:
+		rec.kind, rec.rest = ikey.KindPut, bytes.Clone(q.Value)
+	case raftstate.OpDelete:
+		rec.kind = ikey.KindDelete
+	case raftstate.OpDeleteRange:
+		if q.NotifyOnly {
+			return rec, "a delete-range that only notifies"
+		}
+		rec.kind, rec.rest = ikey.KindRangeDelete, append([]byte{'z'}, q.EndKey...)
+		if len(q.EndKey) == 0 || bytes.Compare(rec.rest, upper) > 0 {
+			rec.rest = upper
+		}
+	case raftstate.OpIngest:
+		return rec, "it ingests a file from import/"
+	default:
+		return rec, "request " + q.Name
+	}
+	switch q.CF {
+	case scan.CFDefault, scan.CFLock, scan.CFWrite:
+	default:
+		return rec, fmt.Sprintf("it writes column family %q", q.CF)
+	}
+	if bytes.Compare(user, lower) < 0 || bytes.Compare(user, upper) >= 0 {
+		return rec, "it writes outside the region's range"
+	}
+	return rec, ""
+}
+
+// applyTail puts the tail of one region on top of the store's view, with the apply state that belongs to it: both become durable in the
+// same edit. limit is the last index that may be applied: the last one of the log for a region whose only peer is here (what its log
+// holds is committed), else the last one known to be committed.
+func applyTail(s *scan.Store, rp *regionPlan, limit uint64) (TailApplied, error) {
+	r := rp.region
+	ov := s.DB.NewOverlay()
+	defer ov.Close()
+	t, term, err := readCommands(s, r, rp.derived.Applied, limit, func(rec tailRecord) error {
+		return ov.Add(rec.cf, rec.kind, rec.user, rec.rest)
+	})
+	if err != nil || t.To == t.From {
+		return t, err
+	}
+	state := raftstate.RaftApplyState{}
+	if r.Apply != nil {
+		state = *r.Apply
+	}
+	raw := state.WithApplied(t.To, t.To, term)
+	if raw == nil {
+		return t, &base.Error{Class: base.ErrCorrupt, Op: "move the applied index", Path: s.Layout.KVDir, Offset: -1, CF: scan.CFRaft, Region: r.ID,
+			Reason: "its apply state does not decode strictly"}
+	}
+	if err := ov.Add(scan.CFRaft, ikey.KindPut, raftstate.ApplyStateKey(r.ID), raw); err != nil {
+		return t, err
+	}
+	now, err := raftstate.ParseRaftApplyState(raw)
+	if err != nil {
+		return t, err
+	}
+	rp.region.Apply = &now
+	rp.derived = raftstate.Derive(rp.raft, &now)
+	return t, nil
+}
+
+// onlyPeerHere tells whether the region has all its peers on this store.
+func onlyPeerHere(s *scan.Store, r scan.Region) bool {
+	for _, p := range r.State.Region.Peers {
+		if p.StoreID != s.Ident.StoreID {
+			return false
+		}
+	}
+	return true
+}
