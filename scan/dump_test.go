@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/plan"
 	"github.com/tikv-repair/tikv-repair/scan"
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
 )
@@ -196,5 +199,140 @@ func TestShardsAddUp(t *testing.T) {
 			}
 			same(t, fmt.Sprintf("%s cut at %X and %X", name, a, b), slices.Concat(dumpRange(nil, a), dumpRange(a, b), dumpRange(b, nil)), whole)
 		}
+	}
+}
+
+// A lost blob file costs the rows whose values it held, each named with what to type next; all others are still printed.
+func TestDumpGoesOnBehindMissingValues(t *testing.T) {
+	fs := fixtures.Mem(t, "single-titan")
+	const lost = "/data/db/titandb/000008.blob"
+	if err := fs.Remove(lost); err != nil {
+		t.Fatal(err)
+	}
+	s, err := scan.Open(base.NewMem(fs), "/data", scan.Options{NoRaft: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	at := mvcc.TS(fixtures.Facts(t, "single-titan").END)
+	v, err := s.NewView(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	bad := 0
+	res, err := v.Dump(context.Background(), &b, scan.DumpOptions{Format: scan.TSV, Bad: func(err error) {
+		bad++
+		if !errors.Is(err, base.ErrCorrupt) || !strings.Contains(err.Error(), "key ") {
+			t.Errorf("%v", err)
+		}
+	}})
+	if !errors.Is(err, base.ErrCorrupt) || base.Next(err) == "" || bad == 0 || int64(bad) != res.Bad {
+		t.Errorf("%v, %d bad, %+v", err, bad, res)
+	}
+	want := map[string]bool{}
+	for _, l := range lines(fixtures.ExpectAt(t, "single-titan", uint64(at))) {
+		want[l] = true
+	}
+	for _, l := range lines(b.Bytes()) {
+		if !want[l] {
+			t.Errorf("unexpected line %.80s", l)
+		}
+		delete(want, l)
+	}
+	if len(want) != bad {
+		t.Errorf("%d rows missing, %d named", len(want), bad)
+	}
+}
+
+// A cancelled dump ends early, with the class that gives exit status 130.
+func TestDumpInterrupted(t *testing.T) {
+	s := open(t, "single-levels", "/data")
+	v, err := s.NewView(mvcc.MaxTS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var b bytes.Buffer
+	if res, err := v.Dump(ctx, &b, scan.DumpOptions{Format: scan.TSV}); !errors.Is(err, base.ErrInterrupted) {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+// JSONL has the same rows, each with its decoded key and where it comes from.
+func TestDumpJSONL(t *testing.T) {
+	s := open(t, "single-titan", "/data")
+	at := fixtures.Facts(t, "single-titan").END
+	commits := map[string]fixtures.Commit{}
+	for _, c := range fixtures.History(t, "single-titan") {
+		commits[fmt.Sprintf("%X", c.Key)] = c
+	}
+	var meter scan.Meter
+	out := dump(t, s, scan.DumpOptions{T: mvcc.TS(at), Format: scan.JSONL, Meter: &meter})
+	var tsv bytes.Buffer
+	for _, line := range lines(bytes.TrimSpace(out)) {
+		var row struct {
+			Key, Value string
+			Decoded    mvcc.KeyInfo `json:"key_decoded"`
+			CommitTS   mvcc.TS      `json:"commit_ts"`
+			CommitTime string       `json:"commit_time"`
+			StartTS    mvcc.TS      `json:"start_ts"`
+		}
+		if err := json.Unmarshal([]byte(line), &row); err != nil {
+			t.Fatal(err)
+		}
+		if c := commits[row.Key]; row.CommitTS != mvcc.TS(c.CommitTS) || row.StartTS != mvcc.TS(c.StartTS) || row.CommitTime != scan.Time(row.CommitTS) || row.Decoded.Kind == "" {
+			t.Errorf("%+v, history %d %d", row, c.CommitTS, c.StartTS)
+		}
+		fmt.Fprintf(&tsv, "%s\t%s\n", row.Key, row.Value)
+	}
+	same(t, "jsonl", tsv.Bytes(), fixtures.ExpectAt(t, "single-titan", at))
+	if meter.Rows.Load() == 0 || meter.Done.Load() != meter.Total.Load() || meter.Total.Load() == 0 {
+		t.Errorf("meter %d rows, %d of %d", meter.Rows.Load(), meter.Done.Load(), meter.Total.Load())
+	}
+}
+
+// On every store that has a replica of all regions, at moments when all replicas had caught up, clients read the same.
+func TestDumpOfReplicas(t *testing.T) {
+	for name, stores := range map[string][]string{
+		"multi3-lost2": {"/store0", "/store1", "/store2"}, "multi3-merging-late": {"/store0", "/store1", "/store2"},
+		"multi4-dr-learner": {"/store0", "/store3"}, "multi5-lost3": {"/store1", "/store3", "/store4"},
+	} {
+		for _, dir := range stores {
+			s, f := open(t, name, dir), fixtures.Facts(t, name)
+			for _, at := range []uint64{f.T1, f.T2, f.T3, f.T4} {
+				same(t, fmt.Sprint(name, dir, " at ", at), dump(t, s, scan.DumpOptions{T: mvcc.TS(at), Format: scan.TSV}), fixtures.ExpectAt(t, name, at))
+			}
+		}
+	}
+}
+
+// A lock whose primary's region is not in this store cannot be decided here: the view says so, and the row reads as if the
+// transaction had not committed.
+func TestUndecidedLock(t *testing.T) {
+	s := open(t, "single-default", "/data")
+	facts := fixtures.Facts(t, "single-default")
+	i := slices.IndexFunc(facts.Locks, func(l fixtures.Lock) bool {
+		return !l.Async && !l.Pessimistic && !l.CommittedPrimary && len(l.Keys) == 3
+	})
+	if i < 0 {
+		t.Fatal("the fixture has no such transaction")
+	}
+	primary := mvcc.LockKey(facts.Locks[i].Primary)
+	s.Regions = slices.DeleteFunc(s.Regions, func(r scan.Region) bool {
+		lower, upper := r.Bounds()
+		return bytes.Compare(lower, primary) <= 0 && bytes.Compare(primary, upper) < 0
+	})
+	v, err := s.NewView(mvcc.TS(facts.END))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Problems) != 1 {
+		t.Fatalf("%v", plan.Describe(v.Problems))
+	}
+	u, ok := v.Problems[0].(*plan.UnresolvedLocks)
+	if !ok || !slices.ContainsFunc(u.Txns, func(k plan.TxnKey) bool { return k.Primary == string(facts.Locks[i].Primary) }) {
+		t.Errorf("%v", plan.Describe(v.Problems))
 	}
 }

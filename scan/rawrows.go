@@ -3,6 +3,7 @@ package scan
 import (
 	"bytes"
 
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/raftstate"
 )
@@ -54,14 +55,48 @@ func (s *Store) RawMode() (RawMode, error) {
 			return RawNone, err
 		}
 	}
-	key, err := s.firstData(CFDefault)
-	if err != nil || key == nil {
+	bare, err := s.bareKeys(true)
+	if err != nil || bare == 0 {
 		return RawNone, err
 	}
-	if _, _, txn := mvcc.SplitKey(key); txn {
-		return RawNone, nil
-	}
 	return RawV1, nil
+}
+
+// BareKeys counts what tells raw data of API V1 beside transactional data: keys of the default column family that are not
+// transactional, among those in the logs and at the boundaries of every table. It is 0 for API V2, where a prefix tells raw keys.
+// With such keys a dump is not complete, because nothing says which of the others are raw.
+func (s *Store) BareKeys() (uint64, error) {
+	if s.Ident.APIVersion == raftstate.APIV2 {
+		return 0, nil
+	}
+	return s.bareKeys(false)
+}
+
+func (s *Store) bareKeys(one bool) (n uint64, err error) {
+	cf := s.DB.CF(CFDefault)
+	look := func(key []byte) {
+		if len(key) == 0 || key[0] != mvcc.DataPrefix {
+			return
+		}
+		if _, _, txn := mvcc.SplitKey(key); !txn {
+			n++
+		}
+	}
+	for _, f := range cf.Files() {
+		for _, k := range []ikey.Key{f.Smallest, f.Largest} {
+			// The ends of a range tombstone are borders of regions or tables, which carry no timestamp.
+			if k.Kind != ikey.KindRangeDelete {
+				look(k.User)
+			}
+		}
+	}
+	it := cf.Log().Iter()
+	for ok := it.First(); ok && !(one && n > 0); ok = it.Next() {
+		if k := it.Key(); k.Kind == ikey.KindPut || k.Kind == ikey.KindBlobIndex {
+			look(k.User)
+		}
+	}
+	return n, it.Err()
 }
 
 // ttlTables looks at one table: all tables of a store have the same collectors.

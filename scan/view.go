@@ -253,7 +253,7 @@ func (r *Rows) enter() {
 func (r *Rows) Next() bool {
 	for r.err == nil && r.seg < len(r.segs) {
 		r.seen++
-		if r.seen%1024 == 0 {
+		if r.seen%1024 == 1 {
 			if r.err = interrupted(r.ctx); r.err != nil {
 				return false
 			}
@@ -462,7 +462,11 @@ func (r *Rows) Value() ([]byte, error) {
 		}
 		return nil, r.bad("read value", CFDefault, key, fmt.Sprintf("the value of the version committed at %s is missing", r.row.commit), nil)
 	}
-	return r.v.s.Value(CFDefault, r.def.Kind(), r.def.User(), r.def.Value())
+	v, err := r.v.s.Value(CFDefault, r.def.Kind(), r.def.User(), r.def.Value())
+	if errors.Is(err, base.ErrCorrupt) && base.Next(err) == "" {
+		err = r.bad("read value", CFDefault, key, "", err)
+	}
+	return v, err
 }
 
 // Err is what ended the walk before its end: class base.ErrInterrupted, base.ErrIO or base.ErrCorrupt.

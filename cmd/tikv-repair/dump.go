@@ -104,6 +104,13 @@ func (a *app) dump(cmd *cobra.Command, dir string, o *dumpOptions) error {
 			return err
 		}
 	}
+	if mode == scan.RawNone {
+		if n, err := s.BareKeys(); err != nil {
+			return err
+		} else if n > 0 {
+			a.warn("the default column family also holds keys that are not transactional (%d seen in the logs and at table borders): raw data of API V1 beside transactional data is not printed", n)
+		}
+	}
 	view, err := s.NewView(d.T)
 	if err != nil {
 		return err

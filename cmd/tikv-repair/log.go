@@ -50,12 +50,10 @@ func (l *logger) line(level, msg string, kv []string) {
 	if l.f == nil || l.err != nil {
 		return
 	}
-	// Two frames up is who called info, or say: its place is of more use than ours.
-	_, file, no, _ := runtime.Caller(2)
-	if filepath.Base(file) == "app.go" {
-		if _, f, n, ok := runtime.Caller(3); ok {
-			file, no = f, n
-		}
+	// Two frames up is who called info; when that is say or warn, their caller is of more use.
+	pc, file, no, _ := runtime.Caller(2)
+	if name := runtime.FuncForPC(pc).Name(); strings.HasSuffix(name, ".say") || strings.HasSuffix(name, ").warn") {
+		_, file, no, _ = runtime.Caller(3)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "[%s] [%s] [%s:%d] [%s]", l.now().Format("2006/01/02 15:04:05.000 -07:00"), level, filepath.Base(file), no, logText(msg))

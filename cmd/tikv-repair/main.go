@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -41,10 +42,11 @@ func Main() (status int) {
 	return newApp(e).run(ctx, os.Args[1:])
 }
 
-// reportBug tells how to report what should not have happened. The stack goes into the report, not on the operator's screen
-// alone: it is of no use to them.
-func reportBug(w interface{ Write([]byte) (int, error) }, cause any, stack []byte) int {
-	fmt.Fprintf(w, "error: internal error: %v\n  next: this is a bug in tikv-repair %s; run the same command with --dry-run or a read-only verb if it wrote,\n"+
-		"        and report the command, this text and the store's inspect output at https://github.com/tikv-repair/tikv-repair/issues\n\n%s", cause, version, stack)
+// reportBug tells how to report what should not have happened.
+func reportBug(w io.Writer, cause any, stack []byte) int {
+	fmt.Fprintf(w, "error: internal error: %v\n"+
+		"  next: this is a bug in tikv-repair %s: report the command and all of this text at https://github.com/tikv-repair/tikv-repair/issues\n"+
+		"        if the verb writes: TiKV does not start until the command has been run again or taken back with undo; see tikv-repair status\n\n%s\n",
+		cause, version, stack)
 	return exitBug
 }

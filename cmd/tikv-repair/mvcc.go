@@ -59,13 +59,28 @@ func (a *app) mvcc(dir string, k *oneKey) error {
 	if r.Region == 0 {
 		a.warn("no live region of this store holds the key: what is here is left over, clients do not see it")
 	}
-	for _, w := range r.Writes {
-		if w.Error != "" || w.ValueMissing {
-			return &base.Error{Class: base.ErrCorrupt, Op: "mvcc", Path: dir, Offset: -1, Reason: "the key has a record that cannot be read",
-				Next: "another replica of region " + fmt.Sprint(r.Region) + " may have it"}
-		}
+	if unreadable(r) {
+		return &base.Error{Class: base.ErrCorrupt, Op: "mvcc", Path: dir, Offset: -1, Reason: "the key has a record that cannot be read",
+			Next: "another replica of region " + fmt.Sprint(r.Region) + " may have it"}
 	}
 	return nil
+}
+
+// unreadable tells whether any record of the key does not decode or lacks its value.
+func unreadable(r *scan.KeyReport) bool {
+	bad := false
+	for _, l := range r.Locks {
+		bad = bad || l.Error != "" || l.ValueMissing
+	}
+	for _, w := range r.Writes {
+		bad = bad || w.Error != "" || w.ValueMissing
+	}
+	for _, vs := range [][]scan.ValueView{r.Values, r.Raw} {
+		for _, v := range vs {
+			bad = bad || v.Error != ""
+		}
+	}
+	return bad
 }
 
 func keyText(r *scan.KeyReport) string {

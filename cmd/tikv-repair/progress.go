@@ -34,12 +34,17 @@ func (a *app) watch(what string, m *scan.Meter) (stop func()) {
 	case "json":
 		show = a.jsonLine(what, m)
 	case "bar":
-		bar := progressbar.NewOptions64(1, progressbar.OptionSetWriter(a.stderr), progressbar.OptionSetDescription(what),
+		// Without a total it is a spinner.
+		bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(a.stderr), progressbar.OptionSetDescription(what),
 			progressbar.OptionShowBytes(true), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())
 		show = func(time.Duration) {
-			bar.ChangeMax64(max(m.Total.Load(), 1))
+			done := m.Done.Load()
+			if total := m.Total.Load(); total > 0 {
+				bar.ChangeMax64(total)
+				done = min(done, total)
+			}
 			// What cannot be drawn on a terminal is no reason to stop.
-			_ = bar.Set64(min(m.Done.Load(), m.Total.Load()))
+			_ = bar.Set64(done)
 		}
 		every, end = barEvery, func() { _ = bar.Clear() }
 	}
@@ -64,13 +69,19 @@ func (a *app) watch(what string, m *scan.Meter) (stop func()) {
 func (a *app) plain(what string, m *scan.Meter) func(time.Duration) {
 	return func(since time.Duration) {
 		done, total := m.Done.Load(), m.Total.Load()
-		line := fmt.Sprintf("%s: %s of %s", what, bytesText(uint64(done)), bytesText(uint64(total)))
+		line := fmt.Sprintf("%s: %s", what, bytesText(uint64(done)))
+		if total > 0 {
+			line += " of " + bytesText(uint64(total))
+		}
 		if rows := m.Rows.Load(); rows > 0 {
 			line += fmt.Sprintf(", %d rows", rows)
 		}
 		if s := since.Seconds(); s > 0 && done > 0 {
 			rate := float64(done) / s
-			line += fmt.Sprintf(", %s/s, %s left", bytesText(uint64(rate)), time.Duration(float64(max(total-done, 0))/rate*float64(time.Second)).Round(time.Second))
+			line += fmt.Sprintf(", %s/s", bytesText(uint64(rate)))
+			if total > 0 {
+				line += fmt.Sprintf(", %s left", time.Duration(float64(max(total-done, 0))/rate*float64(time.Second)).Round(time.Second))
+			}
 		}
 		fmt.Fprintln(a.stderr, line)
 	}
