@@ -76,7 +76,7 @@ type Result struct {
 	BytesWritten       int64            `json:"bytes_written"`
 	Seconds            float64          `json:"seconds"`
 	Problems           []plan.Described `json:"problems"`
-	Backup             string           `json:"backup,omitempty"`
+	Backup             string           `json:"backup"`
 }
 
 // The states of a Result.
@@ -97,7 +97,7 @@ func Reset(ctx context.Context, fs base.FS, dir string, so scan.Options, o Reset
 	so.Mode = base.LockExclusive
 	s, err := scan.Open(fs, dir, so)
 	if err != nil {
-		return nil, err
+		return nil, stopped(fs, dir, "reset", false, err)
 	}
 	defer s.Close()
 	for _, w := range s.Layout.Warnings {
@@ -108,7 +108,7 @@ func Reset(ctx context.Context, fs base.FS, dir string, so scan.Options, o Reset
 	if res != nil {
 		res.Seconds = time.Since(r.start).Seconds()
 	}
-	return res, err
+	return res, stopped(fs, dir, "reset", r.tx != nil, err)
 }
 
 type reset struct {
@@ -199,13 +199,15 @@ func (r *reset) resume(ctx context.Context) (*Result, error) {
 	r.o.Say("continuing plan %s, interrupted in state %s", f.PlanID, tx.J.State)
 	switch tx.J.State {
 	case edit.Begun:
-		if now := fingerprint(r.s); now != p.Fingerprint {
+		if now, err := fingerprint(r.s); err != nil {
+			return nil, err
+		} else if now != p.Fingerprint {
 			return nil, refuse("the store has changed since the plan was made", "tikv-repair undo "+dir)
 		}
 		return nil, tx.Restart()
 	case edit.Staged:
 		if err := tx.Publish(); err != nil {
-			return nil, partial(err)
+			return nil, err
 		}
 		return r.finish(ctx, nil)
 	case edit.Published:
@@ -215,7 +217,10 @@ func (r *reset) resume(ctx context.Context) (*Result, error) {
 	if err := tx.Result(&res); err != nil {
 		return nil, err
 	}
-	return &res, tx.RemoveFence()
+	if err := tx.RemoveFence(); err != nil {
+		return nil, err
+	}
+	return &res, nil
 }
 
 func (r *reset) force(name string) {
@@ -238,6 +243,14 @@ func (r *reset) plan(ctx context.Context) error {
 		r.w, r.effect = &Rewinder{store: r.s, o: r.o.RewindOptions}, newEffect()
 		return nil
 	}
+	var regionProblems []plan.Problem
+	if r.regions, regionProblems, err = planRegions(r.s, r.o.T); err != nil {
+		return err
+	}
+	// Before anything is read: what the tails hold counts like what the logs hold.
+	if err := applyTails(r.s, r.regions); err != nil {
+		return err
+	}
 	if r.w, err = NewRewinder(ctx, r.s, r.o.RewindOptions); err != nil {
 		return err
 	}
@@ -257,10 +270,6 @@ func (r *reset) plan(ctx context.Context) error {
 		return err
 	}
 	r.effect.Locks = locks
-	var regionProblems []plan.Problem
-	if r.regions, regionProblems, err = planRegions(r.s, r.o.T); err != nil {
-		return err
-	}
 	ps = append(append(ps, lockProblems...), regionProblems...)
 	plan.Sort(ps)
 	r.preview, err = r.makePreview(ctx, ps, time.Since(began))
@@ -310,25 +319,28 @@ func (r *reset) apply(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	if r.tx == nil {
-		id := planID(s, r.o)
+		print, err := fingerprint(s)
+		if err != nil {
+			return nil, err
+		}
+		id := planID(print, r.o)
 		p := &ResetPlan{Format: planFormat, Verb: "reset", Tool: r.o.Version, PlanID: id, ClusterID: s.Ident.ClusterID, StoreID: s.Ident.StoreID,
-			T: r.o.T, ToTime: timeOf(r.o.T), SafePoint: r.o.SafePoint, Fingerprint: fingerprint(s), Preview: r.preview, Written: r.o.Now}
+			T: r.o.T, ToTime: timeOf(r.o.T), SafePoint: r.o.SafePoint, Fingerprint: print, Preview: r.preview, Written: r.o.Now}
 		for n := range r.o.Force {
 			p.Force = append(p.Force, n)
 		}
-		var err error
 		r.o.Say("fence up, backup in %s", edit.BackupDir(s.FS, s.Layout.Dir, id))
 		if r.tx, err = edit.Begin(s.FS, s.Layout.Dir, id, "reset", p, []string{s.Layout.KVDir}, r.o.Now); err != nil {
-			return nil, partial(err)
+			return nil, err
 		}
 	}
 	d, err := r.stage(ctx)
 	if err != nil {
-		return nil, partial(err)
+		return nil, err
 	}
 	r.o.Say("publishing")
 	if err := r.tx.Publish(); err != nil {
-		return nil, partial(err)
+		return nil, err
 	}
 	return r.finish(ctx, d)
 }
@@ -384,11 +396,11 @@ func (r *reset) stage(ctx context.Context) (*Draft, error) {
 func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	r.o.Say("verifying")
 	if err := r.s.Reopen(); err != nil {
-		return nil, partial(err)
+		return nil, err
 	}
 	findings, err := Verify(ctx, r.s, VerifyOptions{T: r.o.T, Threads: r.o.Threads})
 	if err != nil {
-		return nil, partial(err)
+		return nil, err
 	}
 	if len(findings) > 0 {
 		return nil, &base.Error{Class: base.ErrPartial, Op: "verify", Path: r.s.Layout.Dir, Offset: -1,
@@ -400,25 +412,19 @@ func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	res := r.result(StateDone, d)
 	res.Seconds = time.Since(r.start).Seconds()
 	if err := r.tx.Finish(res); err != nil {
-		return nil, partial(err)
+		return nil, err
 	}
 	return res, nil
 }
 
-// partial marks an error after the fence went up: the store does not start until a rerun or an undo.
-func partial(err error) error {
-	return &base.Error{Class: base.ErrPartial, Op: "reset stopped part way; TiKV is fenced off and nothing is lost", Offset: -1, Err: err,
-		Next: "run the same command again to finish, or: tikv-repair undo DIR"}
-}
-
 // planID is unique for a store and a moment.
-func planID(s *scan.Store, o ResetOptions) string {
-	h := sha256.Sum256([]byte(fingerprint(s) + o.T.String() + o.Now.UTC().Format(time.RFC3339Nano)))
+func planID(print string, o ResetOptions) string {
+	h := sha256.Sum256([]byte(print + o.T.String() + o.Now.UTC().Format(time.RFC3339Nano)))
 	return "reset-" + o.Now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(h[:3])
 }
 
 // fingerprint tells one state of a store from another: identity, CURRENT, live files, logs, the raft state of every region.
-func fingerprint(s *scan.Store) string {
+func fingerprint(s *scan.Store) (string, error) {
 	h := sha256.New()
 	st := s.DB.State
 	fmt.Fprintf(h, "%d %d %s %d %d %d\n", s.Ident.ClusterID, s.Ident.StoreID, st.Path, st.Number, st.NextFile, st.LastSeq)
@@ -432,9 +438,12 @@ func fingerprint(s *scan.Store) string {
 	}
 	for _, r := range s.Regions {
 		raw, _, err := s.Raft.RaftState(r.ID)
-		fmt.Fprintf(h, "region %d %X %X %v\n", r.ID, r.Raw, raw, err)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "region %d %X %X\n", r.ID, r.Raw, raw)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 func timeOf(ts mvcc.TS) string { return ts.Time().Format("2006-01-02T15:04:05.000Z07:00") }

@@ -61,9 +61,15 @@ func describeBackup(t *edit.Tx, f *engine.Fence, dir string) *Backup {
 	return b
 }
 
-// Undo takes the newest repair of a store back, from wherever it stands, and proves that the store is what it was: the fingerprint of
-// the plan. It refuses once TiKV has been started on the result. A plan that is already undone gives its Tx and no error.
+// Undo takes the newest repair of a store back, from wherever it stands, and proves that the store is what it was, by the fingerprint
+// of the plan, before the fence goes. It refuses once TiKV has been started on the result. A plan that is already undone is no error.
 func Undo(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
+	begun := false
+	b, err := undo(fs, dir, o, &begun)
+	return b, stopped(fs, dir, "undo", begun, err)
+}
+
+func undo(fs base.FS, dir string, o BackupOptions, begun *bool) (*Backup, error) {
 	l, locks, err := lockStore(fs, dir, o.Overrides)
 	if err != nil {
 		return nil, err
@@ -76,15 +82,11 @@ func Undo(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
 	if err := confirm(fs, o, t, l.Dir); err != nil {
 		return nil, err
 	}
-	was := t.J.State
-	if err := t.Undo(); err != nil {
+	*begun = true
+	if err := t.Undo(func() error { return proveUndone(fs, l, t, o.Overrides) }); err != nil {
 		return nil, err
 	}
-	b := describeBackup(t, nil, l.Dir)
-	if was == edit.Undone {
-		return b, nil // whatever has happened to the store since is not ours to judge
-	}
-	return b, proveUndone(fs, l, t, o.Overrides)
+	return describeBackup(t, nil, l.Dir), nil
 }
 
 // proveUndone compares the store with the fingerprint that the plan took before anything was written.
@@ -98,9 +100,11 @@ func proveUndone(fs base.FS, l *engine.Layout, t *edit.Tx, ov engine.Overrides) 
 		return err
 	}
 	defer s.Close()
-	if got := fingerprint(s); got != p.Fingerprint {
+	if got, err := fingerprint(s); err != nil {
+		return err
+	} else if got != p.Fingerprint {
 		return &base.Error{Class: base.ErrPartial, Op: "undo", Path: l.Dir, Offset: -1,
-			Reason: fmt.Sprintf("the store is readable, but not exactly what it was before plan %s", t.J.PlanID),
+			Reason: fmt.Sprintf("the store is readable, but not exactly what it was before plan %s; the fence stays", t.J.PlanID),
 			Next:   "tikv-repair inspect " + l.Dir}
 	}
 	return nil
@@ -108,6 +112,11 @@ func proveUndone(fs base.FS, l *engine.Layout, t *edit.Tx, ov engine.Overrides) 
 
 // Discard drops the backup of a finished or undone repair.
 func Discard(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
+	b, err := discard(fs, dir, o)
+	return b, stopped(fs, dir, "discard", false, err)
+}
+
+func discard(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
 	l, locks, err := lockStore(fs, dir, o.Overrides)
 	if err != nil {
 		return nil, err
@@ -121,7 +130,10 @@ func Discard(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
 		return nil, err
 	}
 	b := describeBackup(t, nil, l.Dir)
-	return b, t.Discard()
+	if err := t.Discard(); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // Status lists the repairs of a data directory, the oldest first. It takes no locks: it must answer while a repair runs.

@@ -3,6 +3,7 @@ package repair
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 	"sync"
@@ -66,6 +67,9 @@ func Verify(ctx context.Context, s *scan.Store, o VerifyOptions) ([]Finding, err
 	}
 	v := &verifier{w: w, s: s, o: o}
 	for _, f := range s.DB.SelfCheck(func(cf string, f rocks.LevelFile) bool { return o.Full || w.set[f.Number] || w.rawSet[f.Number] }) {
+		if errors.Is(f.Err, base.ErrIO) {
+			return nil, f.Err // says nothing about the version
+		}
 		v.add(Finding{Truth: "sound-version", CF: f.CF, Path: f.Path, What: f.String()})
 	}
 	for _, step := range []func(context.Context) error{v.above, v.locks, v.records, v.regions} {
@@ -281,6 +285,9 @@ func (w *Rewinder) checkStaged(ctx context.Context, after *manifest.State, d *Dr
 		return &base.Error{Class: base.ErrCorrupt, Op: "check staged", Path: path, Offset: -1, Reason: reason, Next: "tikv-repair undo " + s.Layout.Dir}
 	}
 	for _, f := range db.SelfCheck(func(_ string, f rocks.LevelFile) bool { _, ours := d.Outputs[f.Number]; return ours }) {
+		if errors.Is(f.Err, base.ErrIO) {
+			return f.Err
+		}
 		return fail(f.Path, f.String())
 	}
 	if db.Log.Emitted > 0 {

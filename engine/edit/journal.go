@@ -1,6 +1,7 @@
 // Package edit changes the files of one stopped data directory so that it can be killed at any instruction and taken back:
 // begin (backup directory, plan, journal, fence) → stage (new files under names that no engine reads) → save (hard links of
-// everything that the new version no longer refers to) → publish (renames, CURRENT last) → finish (result, fence removed).
+// everything that the new version no longer refers to) → publish (tails cut, renames, CURRENT last) → finish (result, fence
+// removed).
 // Undo goes back from any of these points; Discard frees the backup.
 //
 // Order of writes: each step is durable (file synced, then its directory) before the next begins. What a crash between two steps
@@ -44,8 +45,8 @@ const journalFormat = 1
 // Journal is the durable record of one edit, backup/journal.json. It is replaced whole by rename at each change of state.
 //
 // Invariants: paths are relative to the data directory when they lie below it, else absolute. For every Switch with State in
-// {begun, staged} before publishing the file holds Old, afterwards New. Every file in Saved exists under Backup once the state
-// is staged.
+// {begun, staged} before publishing the file holds Old, afterwards New. Every file in Saved, and the tail of every Cut, exists
+// under Backup once the state is staged. No file is both Saved and Cut: a hard link would be cut with it.
 type Journal struct {
 	Format  int    `json:"format"`
 	PlanID  string `json:"plan_id"`
@@ -58,6 +59,10 @@ type Journal struct {
 	Created []string `json:"created,omitempty"`
 	// Saved are the files that the edit stops referring to.
 	Saved []Saved `json:"saved,omitempty"`
+	// Cuts are files that lose their tail in place, before any of Created is in place.
+	Cuts []Cut `json:"cuts,omitempty"`
+	// Logs are those of Created that an engine appends to once it is started.
+	Logs []Log `json:"logs,omitempty"`
 	// Switches are replaced in this order, after all Created are in place.
 	Switches []Switch `json:"switches,omitempty"`
 	// ForeignPanicMark tells that a panic_mark_file which is not ours was there and lies in the backup.

@@ -114,7 +114,7 @@ func (t *Tx) Restart() error {
 	if t.J.State != Begun {
 		return fmt.Errorf("restart of plan %s in state %s", t.J.PlanID, t.J.State)
 	}
-	t.J.Created, t.J.Saved, t.J.Switches = nil, nil, nil
+	t.J.Created, t.J.Saved, t.J.Switches, t.J.Cuts, t.J.Logs = nil, nil, nil, nil, nil
 	return t.setAside()
 }
 
@@ -150,6 +150,9 @@ func (t *Tx) Replace(path string, content []byte) error {
 // can then destroy the way back. A file on another file system gets its second name beside it there; where links do not work
 // at all it is copied.
 func (t *Tx) Save(path string) error {
+	if t.cut(path) >= 0 {
+		return fmt.Errorf("%s is to be cut: a hard link of it would be cut too", path)
+	}
 	st, err := t.fs.Stat(path)
 	if err != nil {
 		return base.IO("stat", path, err)
@@ -182,7 +185,11 @@ func (t *Tx) link(path, dest string) error {
 	}
 	err := t.fs.Link(path, dest)
 	if err != nil && errors.Is(err, os.ErrExist) {
-		return nil // a rerun: the backup is older than the crash, and the file has not changed since (checked by the caller)
+		// What an interrupted staging left, maybe a copy that was cut off. The file itself is still in its place.
+		if err := removeIfThere(t.fs, dest); err != nil {
+			return err
+		}
+		err = t.fs.Link(path, dest)
 	}
 	return err
 }
@@ -236,6 +243,11 @@ func (t *Tx) Stage() error {
 			}
 		}
 	}
+	for _, c := range t.J.Cuts {
+		for d := t.fs.PathDir(abs(t.fs, t.dir, c.Tail)); len(d) >= len(t.backup); d = t.fs.PathDir(d) {
+			note(d)
+		}
+	}
 	for _, d := range dirs {
 		if err := base.SyncDir(t.fs, d); err != nil {
 			return err
@@ -247,11 +259,15 @@ func (t *Tx) Stage() error {
 
 // Publish puts the staged files under their names, then switches. It is idempotent.
 //
+//	crash between the cuts: what is cut off was not readable, and an engine would have cut it off itself.
 //	crash between the renames: the new files are unreferenced; an engine that ignored the fence would purge them and run on the
-//	old version; a rerun renames the rest.
+//	old version; a rerun renames the rest. A new log file counts from its rename on, and all of it at once.
 //	crash around the switch: the directory is on the old version or on the new one, never between; a rerun finds out by content.
 func (t *Tx) Publish() error {
 	if err := t.Check(); err != nil {
+		return err
+	}
+	if err := t.applyCuts(); err != nil {
 		return err
 	}
 	for _, c := range t.J.Created {
@@ -303,9 +319,15 @@ func (t *Tx) syncDirs() error {
 	return nil
 }
 
-// Check compares every switched file with the journal: it must hold the old content or the new one. Anything else means that
-// an engine or another tool has been here since.
+// Check compares every switched file, every file that is cut and every new log file with the journal: it must hold the old
+// content or the new one. Anything else means that an engine or another tool has been here since.
 func (t *Tx) Check() error {
+	if err := t.checkCuts(); err != nil {
+		return err
+	}
+	if err := t.checkLogs(); err != nil {
+		return err
+	}
 	for _, s := range t.J.Switches {
 		p := abs(t.fs, t.dir, s.Path)
 		now, err := base.ReadFile(t.fs, p)

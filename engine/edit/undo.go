@@ -12,13 +12,15 @@ import (
 )
 
 // Undo takes the edit back, from any state before TiKV was started on the result. It is idempotent. It refuses (ErrPlanMismatch)
-// when a switched file holds neither its old nor its new content. A start that the fence stopped does not count: it rewrites
-// last_tikv.toml and nothing else.
+// when a switched file holds neither its old nor its new content, or a new log file was written to. A start that the fence stopped does not count: it rewrites
+// last_tikv.toml and nothing else. prove looks at the store before the fence goes: with an error of it the fence stays. It is not
+// asked when nothing had been staged, so that no file of the store had been touched.
 //
 //	crash at any point: the fence is there (it is written first), the journal says undoing; a rerun of undo goes on.
-func (t *Tx) Undo() error {
+//	crash after the journal says undone: a rerun proves again and takes the fence away.
+func (t *Tx) Undo(prove func() error) error {
 	if t.J.State == Undone {
-		return t.RemoveOwnFenceIfAny()
+		return t.endUndo(prove)
 	}
 	if t.J.State == Discarding {
 		return &base.Error{Class: base.ErrPlanMismatch, Op: "undo", Path: t.backup, Offset: -1,
@@ -37,6 +39,11 @@ func (t *Tx) Undo() error {
 	switched := map[string]bool{}
 	for _, s := range t.J.Switches {
 		switched[s.Path] = true // their old content comes from the journal, below
+	}
+	for _, l := range t.J.Logs {
+		if l.Old {
+			switched[l.Path] = true // comes back after the new files have left
+		}
 	}
 	for _, s := range t.J.Saved {
 		if switched[s.Path] {
@@ -72,9 +79,31 @@ func (t *Tx) Undo() error {
 	if err := t.setAside(); err != nil {
 		return err
 	}
+	// A log file may have an unreadable tail again only when no file follows it any more.
+	if err := t.restoreLogs(); err != nil {
+		return err
+	}
+	if err := t.restoreTails(); err != nil {
+		return err
+	}
 	t.J.State = Undone
 	if err := t.save(); err != nil {
 		return err
+	}
+	return t.endUndo(prove)
+}
+
+// endUndo proves and takes the fence away. Without our fence the undo has ended before, and what became of the store since is not
+// ours to judge.
+func (t *Tx) endUndo(prove func() error) error {
+	f, err := engine.ReadFence(t.fs, t.dir)
+	if err != nil || f == nil || !f.Ours || f.PlanID != t.J.PlanID {
+		return err
+	}
+	if len(t.J.Created)+len(t.J.Switches)+len(t.J.Cuts) > 0 && prove != nil {
+		if err := prove(); err != nil {
+			return err
+		}
 	}
 	return t.RemoveOwnFenceIfAny()
 }
@@ -140,7 +169,11 @@ func (t *Tx) giveBack(s Saved) error {
 	if err := t.fs.Link(b, p); err == nil {
 		return nil
 	}
-	return t.copyFile(b, p)
+	// By rename, so that a rerun never finds a part of it.
+	if err := t.copyFile(b, p+StagedSuffix); err != nil {
+		return err
+	}
+	return base.IO("rename to", p, t.fs.Rename(p+StagedSuffix, p))
 }
 
 func (t *Tx) syncSavedDirs() error {
@@ -163,6 +196,11 @@ func (t *Tx) setAside() error {
 	created := map[string]bool{}
 	for _, c := range t.J.Created {
 		created[abs(t.fs, t.dir, c)] = true
+	}
+	for _, l := range t.J.Logs {
+		if l.Old {
+			delete(created, abs(t.fs, t.dir, l.Path)) // the old file takes its place, see restoreLogs
+		}
 	}
 	for _, rd := range t.J.Dirs {
 		d := abs(t.fs, t.dir, rd)
@@ -201,18 +239,29 @@ func (t *Tx) setAside() error {
 }
 
 // Discard removes the backup of a finished or undone edit and frees its space. Files that the repaired store no longer refers to
-// and that are still in its directories are left to the engine, which purges them at its next start.
+// and that are still in its directories are left to the engine, which purges them at its next start. While the fence of this plan
+// is up it refuses: finishing and undoing need the journal, and the backup may hold the panic_mark_file that the fence replaced.
 //
 //	crash in between: the journal says discarding and goes last; a rerun removes the rest.
+//	crash after the journal went: a directory without a journal is left, like that of an edit that never began; it goes, too.
 func (t *Tx) Discard() error {
+	f, err := engine.ReadFence(t.fs, t.dir)
+	if err != nil {
+		return err
+	}
+	if f != nil && f.Ours && f.PlanID == t.J.PlanID {
+		return &base.Error{Class: base.ErrPlanMismatch, Op: "discard", Path: t.backup, Offset: -1,
+			Reason: "the fence is still up: its backup is still needed",
+			Next:   "run the interrupted command again, or: tikv-repair undo " + t.dir}
+	}
 	switch t.J.State {
-	case Done, Undone, Discarding:
+	case Done, Undone, Discarding, "":
 	default:
 		return &base.Error{Class: base.ErrPlanMismatch, Op: "discard", Path: t.backup, Offset: -1,
 			Reason: fmt.Sprintf("the edit is in state %s: its backup is still needed", t.J.State),
 			Next:   "run the interrupted command again, or: tikv-repair undo " + t.dir}
 	}
-	if t.J.State != Discarding {
+	if t.J.State != Discarding && t.J.State != "" {
 		t.J.State = Discarding
 		if err := t.save(); err != nil {
 			return err
@@ -227,7 +276,11 @@ func (t *Tx) Discard() error {
 			return err
 		}
 		// The directory beside the file holds only this plan's links; the last one takes it away.
-		if left, err := t.fs.List(t.fs.PathDir(p)); err == nil && len(left) == 0 {
+		left, err := t.fs.List(t.fs.PathDir(p))
+		if err != nil && !isNotExist(err) {
+			return base.IO("list", t.fs.PathDir(p), err)
+		}
+		if err == nil && len(left) == 0 {
 			if err := removeIfThere(t.fs, t.fs.PathDir(p)); err != nil {
 				return err
 			}
@@ -256,13 +309,17 @@ func (t *Tx) Discard() error {
 		return err
 	}
 	root := t.fs.PathJoin(t.dir, BackupRoot)
-	if left, err := t.fs.List(root); err == nil && len(left) == 0 {
-		if err := removeIfThere(t.fs, root); err != nil {
-			return err
-		}
-		return base.SyncDir(t.fs, t.dir)
+	left, err := t.fs.List(root)
+	if err != nil {
+		return base.IO("list", root, err)
 	}
-	return base.SyncDir(t.fs, root)
+	if len(left) > 0 {
+		return base.SyncDir(t.fs, root)
+	}
+	if err := removeIfThere(t.fs, root); err != nil {
+		return err
+	}
+	return base.SyncDir(t.fs, t.dir)
 }
 
 func removeIfThere(fs base.FS, p string) error {
@@ -310,6 +367,9 @@ func (t *Tx) Bytes() int64 {
 	var n int64
 	for _, s := range t.J.Saved {
 		n += s.Bytes
+	}
+	for _, c := range t.J.Cuts {
+		n += c.Old - c.New
 	}
 	return n
 }
