@@ -22,6 +22,10 @@ ROCKSDBJNI := 6.4.6 6.29.5 8.10.2
 ORACLE_DIR := .cache/oracle
 ORACLE_JARS := $(ROCKSDBJNI:%=$(ORACLE_DIR)/rocksdbjni-%.jar)
 
+# TiKV's own raft-engine in a small program; its target directory is not committed, its Cargo.lock is.
+RAFTENGINE := tests/oracle/raftengine
+RAFTENGINE_JUDGE := $(RAFTENGINE)/target/release/raftengine-judge
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,14 +86,18 @@ bench: ## benchmarks (BENCH=regexp)
 
 # Only packages that ask a judge: the others do not change with the tag.
 .PHONY: oracle
-oracle: oracle-deps ## compare with real RocksDB; a judge that is missing is a failure (needs librocksdb-dev, rocksdb-tools, Java)
+oracle: oracle-deps ## compare with real RocksDB and raft-engine; a missing judge fails (librocksdb-dev, rocksdb-tools, Java, Rust)
 	@pkgs=$$(go list -tags rocksdb -f '{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
 		| awk '/tests\/oracle\/|linxGnu\/grocksdb/ { print $$1 }'); \
 	echo CGO_ENABLED=1 TIKV_REPAIR_ORACLE=1 go test -count=1 -tags rocksdb $$pkgs; \
 	CGO_ENABLED=1 TIKV_REPAIR_ORACLE=1 go test -count=1 -tags rocksdb $$pkgs
 
 .PHONY: oracle-deps
-oracle-deps: $(ORACLE_JARS) ## fetch real RocksDB (rocksdbjni) from Maven Central into .cache/oracle
+oracle-deps: $(ORACLE_JARS) $(RAFTENGINE_JUDGE) ## fetch real RocksDB (rocksdbjni, Maven Central), build real raft-engine (crates.io)
+
+$(RAFTENGINE_JUDGE): $(RAFTENGINE)/Cargo.toml $(RAFTENGINE)/Cargo.lock $(wildcard $(RAFTENGINE)/src/*.rs)
+	cargo build --release --locked --manifest-path $(RAFTENGINE)/Cargo.toml
+	@touch $@
 
 # Into a directory of its own first: a half-fetched jar must not look like a whole one.
 $(ORACLE_DIR)/rocksdbjni-%.jar:

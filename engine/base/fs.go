@@ -2,6 +2,7 @@ package base
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -41,6 +42,10 @@ type FS interface {
 	LockFile(name string, kind LockKind, mode LockMode) (io.Closer, error)
 	// CopyAttrs gives name the owner, group and permission bits of like: TiKV must be able to open what we write.
 	CopyAttrs(name, like string) error
+	// Truncate cuts an existing file to its first size bytes, in place, and makes that durable: after a crash before it
+	// returns the file has its old length or the new one. A size above the present one is an error of class ErrIO, and
+	// nothing changes. Every hard link of the file is cut with it.
+	Truncate(name string, size int64) error
 }
 
 // memFS adds the missing operations to a file system in memory.
@@ -66,6 +71,36 @@ func (m memFS) CopyAttrs(name, like string) error {
 		if _, err := m.Stat(n); err != nil {
 			return IO("copy attributes to", name, err)
 		}
+	}
+	return nil
+}
+
+// truncatingSuffix marks the shorter copy that takes the place of a file in memory.
+const truncatingSuffix = ".truncating"
+
+// Truncate has no counterpart in pebble's vfs: a synced copy of the first bytes takes the file's place. Other hard links keep
+// the old content, unlike on a disk.
+func (m memFS) Truncate(name string, size int64) error {
+	b, err := ReadFile(m, name)
+	if err != nil {
+		return err
+	}
+	if err := checkTruncate(name, int64(len(b)), size); err != nil {
+		return err
+	}
+	tmp := name + truncatingSuffix
+	if err := WriteFileSync(m, tmp, b[:size], ""); err != nil {
+		return err
+	}
+	if err := m.Rename(tmp, name); err != nil {
+		return IO("truncate", name, err)
+	}
+	return SyncDir(m, m.PathDir(name))
+}
+
+func checkTruncate(name string, have, size int64) error {
+	if size < 0 || size > have {
+		return IO("truncate", name, fmt.Errorf("%d bytes cannot be cut to %d", have, size))
 	}
 	return nil
 }

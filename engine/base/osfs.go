@@ -81,6 +81,25 @@ func (osFS) CopyAttrs(name, like string) error {
 	return nil
 }
 
+func (osFS) Truncate(name string, size int64) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return IO("open", name, err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		err = IO("stat", name, err)
+	} else if err = checkTruncate(name, st.Size(), size); err == nil {
+		if err = f.Truncate(size); err == nil {
+			err = f.Sync()
+		}
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return IO("truncate", name, err)
+}
+
 func (osFS) LockFile(name string, kind LockKind, mode LockMode) (io.Closer, error) {
 	flags := os.O_RDONLY
 	if kind == Fcntl && mode == LockExclusive {

@@ -255,9 +255,27 @@ func (t *Tx) checkLogs() error {
 			if !isNew && !(isOld && (staged || t.J.State == Undoing)) {
 				return t.changed(final, "it is neither the file of before the repair nor the new one")
 			}
-		case staged && !there, isNew && !staged, t.J.State == Undoing && !there:
+		case isNew, staged && !there, t.J.State == Undoing && !there:
 		default:
 			return t.changed(final, "the new log file is not as it was written")
+		}
+	}
+	return nil
+}
+
+// checkStagedLogs makes sure that what was read back when it was staged is what gets published.
+func (t *Tx) checkStagedLogs() error {
+	for _, l := range t.J.Logs {
+		p := abs(t.fs, t.dir, l.Path) + StagedSuffix
+		if staged, err := base.Exists(t.fs, p); err != nil {
+			return err
+		} else if !staged {
+			continue
+		}
+		if n, sum, err := t.digest(p); err != nil {
+			return err
+		} else if n != l.Bytes || sum != l.SHA256 {
+			return t.changed(p, "the staged log file is not as it was written")
 		}
 	}
 	return nil

@@ -267,6 +267,9 @@ func (t *Tx) Publish() error {
 	if err := t.Check(); err != nil {
 		return err
 	}
+	if err := t.checkStagedLogs(); err != nil {
+		return err
+	}
 	if err := t.applyCuts(); err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 )
 
 // Undo takes the edit back, from any state before TiKV was started on the result. It is idempotent. It refuses (ErrPlanMismatch)
-// when a switched file holds neither its old nor its new content, or a new log file was written to. A start that the fence stopped does not count: it rewrites
-// last_tikv.toml and nothing else. prove looks at the store before the fence goes: with an error of it the fence stays. It is not
+// when a switched file holds neither its old nor its new content, or a new log file was written to. A start that the fence
+// stopped does not count: it rewrites last_tikv.toml and nothing else. prove looks at the store before the fence goes: with an error of it the fence stays. It is not
 // asked when nothing had been staged, so that no file of the store had been touched.
 //
 //	crash at any point: the fence is there (it is written first), the journal says undoing; a rerun of undo goes on.

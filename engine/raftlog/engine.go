@@ -3,6 +3,7 @@ package raftlog
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
@@ -19,6 +20,11 @@ type Engine struct {
 	files  []logFile
 	blocks []block
 	groups table
+
+	dir, spill string
+	report     *Report
+	// appendFirst has the first index that each group holds in the append queue alone.
+	appendFirst map[uint64]uint64
 }
 
 // Tail says what stands after the last batch of a file.
@@ -82,7 +88,7 @@ func OpenEngine(fs base.FS, dir, spillDir string) (*Engine, *Report, error) {
 	if err := refuseEncrypted(fs, dir, &l); err != nil {
 		return nil, nil, err
 	}
-	e := &Engine{fs: fs, groups: table{}}
+	e := &Engine{fs: fs, groups: table{}, dir: dir, spill: spillDir, appendFirst: map[uint64]uint64{}}
 	rep := &Report{Dir: dir, SpillDir: spillDir, Ignored: l.ignored, Reserved: l.reserved, Odd: l.odd}
 	pending := atomicGroups{}
 	err = e.replay(l.queues[Rewrite], rep, func(b *batch) error { return e.applyRewrite(b, pending) })
@@ -94,7 +100,13 @@ func OpenEngine(fs base.FS, dir, spillDir string) (*Engine, *Report, error) {
 	if err := e.replay(l.queues[Append], rep, func(b *batch) error { return e.applyAppend(b, newer) }); err != nil {
 		return nil, nil, err
 	}
+	for id, g := range newer {
+		if len(g.entries) > 0 {
+			e.appendFirst[id] = g.first
+		}
+	}
 	e.groups.overlay(newer)
+	e.report = rep
 	rep.Groups = len(e.groups)
 	for _, g := range e.groups {
 		rep.Entries += uint64(len(g.entries))
@@ -273,6 +285,9 @@ func (e *Engine) Regions() ([]uint64, error) {
 	slices.Sort(ids)
 	return ids, nil
 }
+
+// Groups lists the ids of all groups, ascending: the regions, those that hold neither a state nor entries any more, and group 0.
+func (e *Engine) Groups() []uint64 { return slices.Sorted(maps.Keys(e.groups)) }
 
 // RaftState implements Store.
 func (e *Engine) RaftState(region uint64) ([]byte, bool, error) {

@@ -15,19 +15,19 @@ type KV interface {
 	Scan(start, end []byte, fn func(key, value []byte) error) error
 }
 
-// rocks is a raft RocksDB (components/keys/src/lib.rs of tikv/tikv): per region its entries, then its state.
+// rocksStore is a raft RocksDB (components/keys/src/lib.rs of tikv/tikv): per region its entries, then its state.
 //
 //	| 01 | 02 | region u64be | 01 | index u64be |  eraftpb.Entry
 //	| 01 | 02 | region u64be | 02 |               RaftLocalState
-type rocks struct{ kv KV }
+type rocksStore struct{ kv KV }
 
 // OpenRocks reads a raft RocksDB through kv. The caller keeps kv open and closes it.
-func OpenRocks(kv KV) (Store, error) { return rocks{kv}, nil }
+func OpenRocks(kv KV) (Store, error) { return rocksStore{kv}, nil }
 
 var errStop = errors.New("stop")
 
 // first returns the first key in [start, end) and its value.
-func (r rocks) first(start, end []byte) (key, value []byte, err error) {
+func (r rocksStore) first(start, end []byte) (key, value []byte, err error) {
 	err = r.kv.Scan(start, end, func(k, v []byte) error {
 		key, value = append([]byte{}, k...), append([]byte{}, v...)
 		return errStop
@@ -45,7 +45,7 @@ func badKey(key []byte) error {
 }
 
 // Regions jumps from region to region: one seek for each, whatever the size of the logs.
-func (r rocks) Regions() ([]uint64, error) {
+func (r rocksStore) Regions() ([]uint64, error) {
 	var ids []uint64
 	start, end := raftstate.RaftRange()
 	for {
@@ -65,7 +65,7 @@ func (r rocks) Regions() ([]uint64, error) {
 	}
 }
 
-func (r rocks) RaftState(region uint64) ([]byte, bool, error) {
+func (r rocksStore) RaftState(region uint64) ([]byte, bool, error) {
 	v, ok, err := r.kv.Get(raftstate.RaftStateKey(region))
 	if err != nil || !ok {
 		return nil, false, err
@@ -73,7 +73,7 @@ func (r rocks) RaftState(region uint64) ([]byte, bool, error) {
 	return append([]byte{}, v...), true, nil
 }
 
-func (r rocks) Entries(region, from, to uint64, fn func(e raftstate.Entry) error) error {
+func (r rocksStore) Entries(region, from, to uint64, fn func(e raftstate.Entry) error) error {
 	if from >= to {
 		return nil
 	}
@@ -81,7 +81,7 @@ func (r rocks) Entries(region, from, to uint64, fn func(e raftstate.Entry) error
 }
 
 // scan walks the entries from an index on; end is the key that ends the range.
-func (r rocks) scan(region, from uint64, end []byte, fn func(e raftstate.Entry) error) error {
+func (r rocksStore) scan(region, from uint64, end []byte, fn func(e raftstate.Entry) error) error {
 	return r.kv.Scan(raftstate.RaftLogKey(region, from), end, func(k, v []byte) error {
 		kind, _, index, ok := raftstate.ParseLocalKey(k)
 		if !ok || kind != raftstate.KeyRaftLog {
@@ -102,7 +102,7 @@ func (r rocks) scan(region, from uint64, end []byte, fn func(e raftstate.Entry) 
 
 // Bounds finds the last entry by a scan that begins at last_index: a RocksDB of TiKV normally has nothing above it, and the
 // interface has no step backwards. Without a usable state the whole region is scanned.
-func (r rocks) Bounds(region uint64) (first, last uint64, ok bool, err error) {
+func (r rocksStore) Bounds(region uint64) (first, last uint64, ok bool, err error) {
 	logStart, logEnd := raftstate.RaftLogKey(region, 0), raftstate.RaftStateKey(region)
 	key, _, err := r.first(logStart, logEnd)
 	if err != nil || key == nil {
@@ -138,4 +138,4 @@ func (r rocks) Bounds(region uint64) (first, last uint64, ok bool, err error) {
 	}
 }
 
-func (r rocks) Close() error { return nil }
+func (r rocksStore) Close() error { return nil }

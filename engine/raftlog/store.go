@@ -1,5 +1,6 @@
-// Package raftlog reads the raft store of a stopped TiKV: raft-engine files, or a raft RocksDB. Both look the same through
-// Store. Nothing here writes.
+// Package raftlog reads the raft store of a stopped TiKV, and changes it: raft-engine files, or a raft RocksDB. Both look the same
+// through Store, and take the same Batch through PlanEdit. A file that an engine reads is never written to: an edit stages new
+// files, and whoever publishes them cuts tails and renames.
 package raftlog
 
 import (
