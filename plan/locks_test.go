@@ -404,6 +404,7 @@ func TestProblemsSortAndRoundTrip(t *testing.T) {
 		&WALDamage{Path: "000012.log", Offset: 4, Reason: "checksum"}, &RegionStart{Store: 1, Region: 3, Reason: "r"},
 		&BadRecord{CF: "write", Key: "7A", Reason: "r"}, &PendingFile{Path: "snap/x"}, &Unsupported{Feature: "f", Reason: "r"},
 	}
+	ps = append(ps, findings()...)
 	Sort(ps)
 	for i, p := range ps[1:] {
 		if ps[i].Severity() < p.Severity() {

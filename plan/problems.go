@@ -21,6 +21,8 @@ var problemTypes = map[string]func() Problem{
 	"raw-data":            func() Problem { return new(RawData) },
 	"wal-damage":          func() Problem { return new(WALDamage) },
 	"raft-log-damage":     func() Problem { return new(RaftLogDamage) },
+	"last-replica":        func() Problem { return new(LastReplica) },
+	"tail-stops":          func() Problem { return new(TailStops) },
 	"region-state":        func() Problem { return new(RegionState) },
 	"region-start":        func() Problem { return new(RegionStart) },
 	"bad-record":          func() Problem { return new(BadRecord) },
