@@ -129,6 +129,10 @@ func (s *Store) loadIdent() error {
 	if err != nil {
 		return err
 	}
+	if lost := s.DB.Log.Err(); !ok && lost != nil {
+		return &base.Error{Class: base.ErrCorrupt, Op: "read store identity", Path: s.Layout.KVDir, Offset: -1, CF: CFDefault,
+			Reason: "there is none in what is readable, and part of the write-ahead log is not", Err: lost, Next: "tikv-repair check " + s.Layout.Dir}
+	}
 	if !ok {
 		return &base.Error{Class: base.ErrNotStore, Op: "read store identity", Path: s.Layout.KVDir, Offset: -1, CF: CFDefault,
 			Reason: "there is none: this store was never bootstrapped", Next: "a store without identity holds no data to repair"}
@@ -191,30 +195,8 @@ func (s *Store) openRaft() error {
 	if s.raftDB, err = rocks.Open(s.FS, s.Layout.RaftDir, rocks.Options{WALDir: s.Layout.RaftWALDir}); err != nil {
 		return err
 	}
-	s.Raft, err = raftlog.OpenRocks(raftKV{s.raftDB.CF(CFDefault)})
+	s.Raft, err = raftlog.OpenDB(s.raftDB)
 	return err
-}
-
-// raftKV shows the raft RocksDB to the raft log reader.
-type raftKV struct{ cf *rocks.CF }
-
-func (k raftKV) Get(key []byte) ([]byte, bool, error) {
-	v, _, ok, err := k.cf.Get(key)
-	return v, ok, err
-}
-
-func (k raftKV) Scan(start, end []byte, fn func(key, value []byte) error) error {
-	v, err := k.cf.NewVisible(start, end, nil)
-	if err != nil {
-		return err
-	}
-	defer v.Close()
-	for ok := v.First(); ok; ok = v.Next() {
-		if err := fn(v.User(), v.Value()); err != nil {
-			return err
-		}
-	}
-	return v.Err()
 }
 
 // OpenLocked opens a store whose locks the caller holds and keeps.

@@ -76,9 +76,14 @@ func newApp(e env) *app {
 	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error { return a.begin(cmd, args) }
 	root.AddCommand(
 		a.inspectCmd(), a.mvccCmd(), a.scanCmd(), a.dumpCmd(),
+		a.checkCmd(), a.regionCmd(), a.raftLogCmd(),
 		a.resetCmd(),
 		a.verifyCmd(),
 		a.statusCmd(),
+		a.applyTailCmd(),
+		a.cutTailCmd(),
+		a.tombstoneCmd(),
+		a.setPeersCmd(),
 		a.undoCmd(),
 		a.discardCmd(),
 		a.versionCmd(),

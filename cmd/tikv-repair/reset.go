@@ -4,14 +4,12 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/mvcc"
-	"github.com/tikv-repair/tikv-repair/plan"
 	"github.com/tikv-repair/tikv-repair/repair"
 	"github.com/tikv-repair/tikv-repair/scan"
 )
@@ -58,7 +56,7 @@ func (a *app) reset(cmd *cobra.Command, dir string, o *resetOptions) error {
 	if err != nil {
 		return err
 	}
-	ro := repair.ResetOptions{Force: map[string]bool{}, DryRun: o.dryRun, Version: version, Say: a.say}
+	ro := repair.ResetOptions{DryRun: o.dryRun, Version: version, Say: a.say}
 	ro.T, ro.Threads, ro.Now = t, a.c.threads, a.now()
 	if o.safePoint != "" {
 		sp, err := mvcc.ParseTS(o.safePoint)
@@ -67,13 +65,8 @@ func (a *app) reset(cmd *cobra.Command, dir string, o *resetOptions) error {
 		}
 		ro.SafePoint = &sp
 	}
-	for _, names := range o.force {
-		for _, n := range strings.Split(names, ",") {
-			if !slices.Contains(plan.Names(), n) {
-				return usagef("--force=%s: there is no such problem; known are %s", n, strings.Join(plan.Names(), ", "))
-			}
-			ro.Force[n] = true
-		}
+	if ro.Force, err = parseForce(o.force); err != nil {
+		return err
 	}
 	ro.Meter = new(scan.Meter)
 	ro.Preview = func(p *repair.Preview) { a.showPreview(p, ro.Force) }

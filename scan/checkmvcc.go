@@ -1,0 +1,452 @@
+package scan
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/plan"
+	"github.com/tikv-repair/tikv-repair/raftstate"
+)
+
+// records reads the data column families, in parallel: the MVCC invariants where live regions are, a count where none is, and
+// keys that belong to neither data nor local state.
+func (c *checker) records(ctx context.Context) error {
+	if c.s.DB == nil {
+		return nil
+	}
+	if c.o.Quick {
+		c.skip("block checksums, raft log entries, data outside regions, MVCC invariants, Titan values: left out by a quick check")
+		return nil
+	}
+	if err := c.localKeys(); err != nil {
+		return err
+	}
+	if !c.regionsRead {
+		return nil
+	}
+	mode, err := c.s.RawMode()
+	if err != nil {
+		// The table that was looked at is damaged: what the others and the MANIFEST tell is enough.
+		mode = c.rawMode()
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(c.o.Threads)
+	for _, s := range c.shards(c.spans()) {
+		g.Go(func() error {
+			w := &shard{c: c, s: c.s, span: s.span, mode: mode, stray: plan.StrayKeys{CF: CFDefault}}
+			defer w.end()
+			if s.live {
+				return w.part(w.live(ctx))
+			}
+			return w.part(w.outside(ctx))
+		})
+	}
+	err = g.Wait()
+	c.stray(&c.bare)
+	return err
+}
+
+// localKeys looks at what lies outside of the data keys: only TiKV's own records belong there.
+func (c *checker) localKeys() error {
+	for _, name := range []string{CFDefault, CFLock, CFWrite} {
+		stray := &plan.StrayKeys{CF: name}
+		for _, b := range []span{{nil, []byte{'z'}}, {[]byte{'z' + 1}, nil}} {
+			v, err := c.s.DB.CF(name).NewVisible(b.lower, b.upper, nil)
+			if err != nil {
+				c.fail("column family "+name, err)
+				continue
+			}
+			for ok := v.First(); ok; ok = v.Next() {
+				kind, _, _, local := raftstate.ParseLocalKey(v.User())
+				if !local || name != CFDefault || kind != raftstate.KeyStoreIdent && kind != raftstate.KeyBootstrapRegion && kind != raftstate.KeyStoreRecoverState {
+					count(stray, v.User())
+				}
+			}
+			if err := errors.Join(v.Err(), v.Close()); err != nil {
+				c.fail("column family "+name, err)
+			}
+		}
+		c.stray(stray)
+	}
+	return nil
+}
+
+// shardsPerThread evens out shards of different weight.
+const shardsPerThread = 8
+
+// shards cuts the spans of live regions at the ends of tables and at the starts of regions: both follow the data, and neither parts
+// the versions of a user key.
+func (c *checker) shards(spans []checkSpan) []checkSpan {
+	var cuts [][]byte
+	for _, name := range []string{CFWrite, CFDefault} {
+		for _, f := range c.s.DB.CF(name).Files() {
+			cuts = append(cuts, keyPrefix(f.Largest.User))
+		}
+	}
+	for _, r := range c.s.Regions {
+		if r.Live() {
+			lower, _ := r.Bounds()
+			cuts = append(cuts, lower)
+		}
+	}
+	slices.SortFunc(cuts, bytes.Compare)
+	cuts = slices.CompactFunc(cuts, bytes.Equal)
+	step := max(1, len(cuts)/(shardsPerThread*c.o.Threads))
+	var out []checkSpan
+	for _, s := range spans {
+		for i := step - 1; i < len(cuts) && s.live; i += step {
+			if bytes.Compare(cuts[i], s.lower) > 0 && bytes.Compare(cuts[i], s.upper) < 0 {
+				out = append(out, checkSpan{span{s.lower, cuts[i]}, s.live})
+				s.lower = cuts[i]
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// shard walks the three data column families side by side over one span. It is for one goroutine.
+type shard struct {
+	c    *checker
+	s    *Store
+	span span
+	mode RawMode
+
+	w, d, l *cursor
+	track   *track
+	n       uint64
+	counts  CheckCounts
+	stray   plan.StrayKeys
+
+	key     []byte    // 'z' | enc(user key) that is looked at
+	wants   []want    // versions and locks of the key that wait for their default row
+	owners  []mvcc.TS // start_ts of locks of the key that own a default row without needing it
+	newest  bool      // no Put or Delete of the key was met yet
+	tainted bool      // a record of the key does not decode: what it owns is not known
+}
+
+// want is a default row that must exist.
+type want struct {
+	start, commit mvcc.TS
+	newest, lock  bool
+}
+
+// part turns an error of reading into a finding; only an interruption ends the pass.
+func (w *shard) part(err error) error {
+	if err == nil || isInterrupted(err) {
+		return err
+	}
+	w.c.fail("data", err)
+	w.c.skip("some of the keys " + upperHex(w.span.lower) + " to " + upperHex(w.span.upper))
+	return nil
+}
+
+func (w *shard) open() error {
+	var err error
+	for _, o := range []struct {
+		cf string
+		to **cursor
+	}{{CFWrite, &w.w}, {CFDefault, &w.d}, {CFLock, &w.l}} {
+		if *o.to, err = w.s.cursor(o.cf, w.span.lower, w.span.upper); err != nil {
+			return err
+		}
+		(*o.to).ok = (*o.to).First()
+	}
+	cf := CFWrite
+	if w.mode == RawV1 || w.mode == RawV1TTL {
+		cf = CFDefault
+	}
+	w.track = newTrack(w.s.DB.CF(cf), w.span.lower, w.span.upper, w.c.o.Meter)
+	return nil
+}
+
+// end gives the cursors back and adds up.
+func (w *shard) end() {
+	w.track.end()
+	for _, it := range []*cursor{w.w, w.d, w.l} {
+		if it != nil {
+			_ = it.Close() // what went wrong is in Err, which was looked at
+		}
+	}
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
+	w.c.res.Counts.Writes += w.counts.Writes
+	w.c.res.Counts.Values += w.counts.Values
+	w.c.res.Counts.Locks += w.counts.Locks
+	if w.stray.Records > 0 {
+		bare := &w.c.bare
+		bare.CF = CFDefault
+		if bare.Records == 0 || w.stray.First < bare.First {
+			bare.First = w.stray.First
+		}
+		bare.Records += w.stray.Records
+	}
+}
+
+// step counts a record and looks at the context now and then.
+func (w *shard) step(ctx context.Context, key []byte) error {
+	if w.n++; w.n&1023 != 1 {
+		return nil
+	}
+	w.track.at(key)
+	w.c.o.Meter.Rows.Add(1024)
+	return interrupted(ctx)
+}
+
+func (w *shard) err() error { return errors.Join(w.w.Err(), w.d.Err(), w.l.Err()) }
+
+// outside counts what no live region holds.
+func (w *shard) outside(ctx context.Context) error {
+	if err := w.open(); err != nil {
+		return err
+	}
+	found := map[string]uint64{}
+	for _, o := range []struct {
+		cf string
+		it *cursor
+	}{{CFWrite, w.w}, {CFDefault, w.d}, {CFLock, w.l}} {
+		for ; o.it.ok; o.it.Next() {
+			if err := w.step(ctx, o.it.User()); err != nil {
+				return err
+			}
+			found[o.cf]++
+		}
+	}
+	if len(found) > 0 {
+		w.c.add(&plan.OutsideData{Store: w.c.store(), Start: upperHex(w.span.lower), End: upperHex(w.span.upper), Records: found})
+	}
+	return w.err()
+}
+
+// live joins the column families key by key.
+func (w *shard) live(ctx context.Context) error {
+	if err := w.open(); err != nil {
+		return err
+	}
+	if w.mode == RawV1 || w.mode == RawV1TTL {
+		return w.bare(ctx)
+	}
+	for {
+		key, ok := w.next()
+		if !ok {
+			return w.err()
+		}
+		w.key = append(w.key[:0], key...)
+		if w.mode == RawV2 && mvcc.IsRawV2Prefix(w.key) {
+			if err := w.rawVersions(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := w.versions(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// next gives the smallest user key, as a prefix, that any of the cursors stands on. Keys of no valid form are reported and skipped.
+func (w *shard) next() (prefix []byte, ok bool) {
+	take := func(p []byte) {
+		if !ok || bytes.Compare(p, prefix) < 0 {
+			prefix, ok = p, true
+		}
+	}
+	for w.w.ok {
+		if p, _, txn := mvcc.SplitKey(w.w.User()); txn {
+			take(p)
+			break
+		}
+		w.badRecord(CFWrite, w.w.User(), errNotTxn)
+		w.w.Next()
+	}
+	for w.d.ok {
+		if p, _, txn := mvcc.SplitKey(w.d.User()); txn {
+			take(p)
+			break
+		}
+		count(&w.stray, w.d.User())
+		w.d.Next()
+	}
+	for w.l.ok {
+		_, err := mvcc.UserKey(w.l.User())
+		if err == nil {
+			take(w.l.User())
+			break
+		}
+		w.badRecord(CFLock, w.l.User(), err)
+		w.l.Next()
+	}
+	return prefix, ok
+}
+
+var errNotTxn = errors.New("the key is not that of a transactional record")
+
+func (w *shard) badRecord(cf string, key []byte, err error) {
+	w.c.add(&plan.BadRecord{Store: w.c.store(), CF: cf, Key: upperHex(key), Reason: err.Error()})
+}
+
+// versions looks at one user key. Write records come by commit_ts, default rows by start_ts, both from the newest on; taking
+// whichever is newer, write records first, puts every version before its row: start_ts ≤ commit_ts. A row that has come and was
+// wanted by nobody is an orphan; once rows older than a wanted one come, or none, it is missing. So only what overlaps in time is
+// held in memory, however many versions a key has.
+func (w *shard) versions(ctx context.Context) error {
+	w.wants, w.owners, w.newest, w.tainted = w.wants[:0], w.owners[:0], true, false
+	if w.l.ok && bytes.Equal(w.l.User(), w.key) {
+		w.lock()
+		w.l.Next()
+	}
+	for {
+		inW, inD := w.w.ok && sameKey(w.w.User(), w.key), w.d.ok && sameKey(w.d.User(), w.key)
+		var wts, dts mvcc.TS
+		if inW {
+			_, wts, _ = mvcc.SplitKey(w.w.User())
+		}
+		if inD {
+			_, dts, _ = mvcc.SplitKey(w.d.User())
+		}
+		switch {
+		case !inW && !inD:
+			w.missing(0, true)
+			return nil
+		case inW && (!inD || wts >= dts):
+			if err := w.step(ctx, w.w.User()); err != nil {
+				return err
+			}
+			w.write(wts)
+			w.w.Next()
+		default:
+			if err := w.step(ctx, w.d.User()); err != nil {
+				return err
+			}
+			w.row(dts)
+			w.d.Next()
+		}
+	}
+}
+
+// lock looks at the lock of the key.
+func (w *shard) lock() {
+	w.counts.Locks++
+	value, ok := w.value(CFLock, w.l)
+	if !ok {
+		w.tainted = true
+		return
+	}
+	locks, _, err := mvcc.ParseLocks(value)
+	if err != nil {
+		w.tainted = true
+		w.badRecord(CFLock, w.l.User(), err)
+		return
+	}
+	for _, l := range locks {
+		if l.NeedsDefault() {
+			w.wants = append(w.wants, want{start: l.StartTS, lock: true})
+		} else {
+			// A pipelined transaction may have written a value first and something else later.
+			w.owners = append(w.owners, l.StartTS)
+		}
+	}
+}
+
+// write looks at a write record.
+func (w *shard) write(commit mvcc.TS) {
+	w.counts.Writes++
+	value, ok := w.value(CFWrite, w.w)
+	if !ok {
+		w.tainted = true
+		return
+	}
+	p, err := mvcc.PeekWrite(value)
+	if err != nil {
+		w.tainted = true
+		w.badRecord(CFWrite, w.w.User(), err)
+		return
+	}
+	// An import writes start_ts = commit_ts (tikv/tikv components/sst_importer/src/sst_writer.rs), a transaction start_ts < commit_ts.
+	if p.Type == mvcc.WriteRollback && p.StartTS != commit || p.StartTS > commit {
+		w.c.add(&plan.TimestampOrder{Store: w.c.store(), Key: w.user(), Type: typeName(p.Type), CommitTS: commit, StartTS: p.StartTS})
+		w.tainted = true // its row, if it has one, cannot be found in order
+		w.newest = w.newest && p.Type != mvcc.WritePut && p.Type != mvcc.WriteDelete
+		return
+	}
+	if p.NeedsDefault() {
+		w.wants = append(w.wants, want{start: p.StartTS, commit: commit, newest: w.newest})
+	}
+	if p.Type == mvcc.WritePut || p.Type == mvcc.WriteDelete {
+		w.newest = false
+	}
+}
+
+// row looks at a row of the default column family.
+func (w *shard) row(start mvcc.TS) {
+	w.counts.Values++
+	i := slices.IndexFunc(w.wants, func(x want) bool { return x.start == start })
+	owned := i >= 0 || slices.Contains(w.owners, start)
+	if i >= 0 {
+		w.wants = slices.Delete(w.wants, i, i+1)
+	}
+	if !owned && !w.tainted {
+		w.c.add(&plan.OrphanRow{Store: w.c.store(), Key: w.user(), StartTS: start})
+	}
+	w.missing(start, false)
+	w.value(CFDefault, w.d)
+}
+
+// missing reports the rows that can no longer come: those above start, or all at the end of the key. A version that a newer Put or
+// Delete supersedes may have lost its row to a garbage collection that crashed before it removed the version itself; nobody
+// reads it any more once the safe point has passed (compaction_filter.rs writes the deletions of rows first).
+func (w *shard) missing(start mvcc.TS, all bool) {
+	w.wants = slices.DeleteFunc(w.wants, func(x want) bool {
+		if !all && x.start <= start {
+			return false
+		}
+		if x.newest || x.lock {
+			w.c.add(&plan.LostValue{Store: w.c.store(), Key: w.user(), Lock: x.lock, CommitTS: x.commit, StartTS: x.start})
+		} else {
+			w.c.add(&plan.MissingValue{Store: w.c.store(), Key: w.user(), CommitTS: x.commit, StartTS: x.start})
+		}
+		return true
+	})
+}
+
+// user is the raw user key, for findings.
+func (w *shard) user() string {
+	u, err := mvcc.UserKey(w.key)
+	if err != nil {
+		return upperHex(w.key)
+	}
+	return upperHex(u)
+}
+
+// value resolves the value that a cursor stands on; false: it cannot be read, which has become a finding.
+func (w *shard) value(cf string, it *cursor) ([]byte, bool) {
+	if it.Kind() != ikey.KindBlobIndex {
+		return it.Value(), true
+	}
+	if w.s.Titan == nil && w.s.Layout.TitanDir != "" {
+		return nil, false // that the whole of Titan cannot be read has its finding
+	}
+	v, err := w.s.Value(cf, it.Kind(), it.User(), it.Value())
+	if err == nil {
+		return v, true
+	}
+	w.c.mu.Lock()
+	var file *plan.DamagedFile
+	if e := asError(err); e != nil {
+		file = w.c.paths[e.Path]
+	}
+	if file != nil {
+		file.Values++
+	}
+	w.c.mu.Unlock()
+	if file == nil {
+		w.c.add(&plan.UnreadableValue{Store: w.c.store(), CF: cf, Key: upperHex(it.User()), Reason: err.Error()})
+	}
+	return nil, false
+}
