@@ -51,3 +51,18 @@ func lockCounts(ds []plan.LockDecision) (removed, committed, rows int64) {
 	}
 	return removed, committed, rows
 }
+
+// emptyLocks decides the records that no transaction decides: shared locks whose last holder has gone.
+func emptyLocks(s *scan.Store) ([]plan.LockDecision, error) {
+	locks, err := s.Locks()
+	if err != nil {
+		return nil, err
+	}
+	var out []plan.LockDecision
+	for _, l := range locks {
+		if len(l.Locks) == 0 {
+			out = append(out, plan.LockDecision{UserKey: l.User, Shared: l.Shared, Act: plan.Remove, Reason: "a shared lock that nobody holds any more"})
+		}
+	}
+	return out, nil
+}

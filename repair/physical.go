@@ -154,13 +154,18 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 	o.FileNumber = number
 	o.FileCreationTime = uint64(p.w.o.Now.Unix())
 	o.Collectors = p.w.collectors(cf.Meta.Name, collectorNames(r.Props().Collectors), r.Props().User)
-	dels, err := rocks.TableRangeDels(r, f.FileMeta)
+	dels, err := r.RangeDels()
 	if err != nil {
 		return err
 	}
 	meta, err := p.table(ctx, number, o, r.NewIter(), dels, rule, r.Path())
 	if err != nil {
 		return err
+	}
+	if meta != nil && len(dels) > 0 {
+		// The old boundaries cut the tombstones (rocks.TableRangeDels), between two versions of one user key even: no tombstone
+		// can be written that ends there.
+		meta.Smallest, meta.Largest = f.Smallest, f.Largest
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

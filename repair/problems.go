@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tikv-repair/tikv-repair/engine/raftlog"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/plan"
@@ -53,6 +54,25 @@ func storeProblems(s *scan.Store, o RewindOptions) ([]plan.Problem, error) {
 		ps = append(ps, raw)
 	}
 	return ps, nil
+}
+
+// droppedTails are ends of files that a kill leaves torn and that the engines drop as a matter of course.
+func droppedTails(s *scan.Store) []string {
+	var out []string
+	if s.DB.State.TornTail {
+		out = append(out, s.DB.State.Path+" ends in the middle of a record, which is dropped")
+	}
+	if s.DB.Log.TornTail {
+		out = append(out, "the last write-ahead log ends in the middle of a record, which is dropped")
+	}
+	if s.RaftReport != nil {
+		for _, f := range s.RaftReport.Files {
+			if f.Tail == raftlog.TailOther { // zeros are preallocated space
+				out = append(out, fmt.Sprintf("%s is readable up to offset %d of %d (%s); the rest is dropped", f.Path, f.Valid, f.Size, f.Stop))
+			}
+		}
+	}
+	return out
 }
 
 // raftLogProblems are the parts of raft-engine's files that TiKV would drop in silence.

@@ -103,6 +103,9 @@ func Reset(ctx context.Context, fs base.FS, dir string, so scan.Options, o Reset
 	for _, w := range s.Layout.Warnings {
 		o.Say("warning: %s", w)
 	}
+	for _, n := range droppedTails(s) {
+		o.Say("note: %s", n)
+	}
 	r := &reset{s: s, o: o, start: time.Now()}
 	res, err := r.run(ctx)
 	if res != nil {
@@ -269,7 +272,11 @@ func (r *reset) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.effect.Locks = locks
+	empty, err := emptyLocks(r.s)
+	if err != nil {
+		return err
+	}
+	r.effect.Locks = append(locks, empty...)
 	ps = append(append(ps, lockProblems...), regionProblems...)
 	plan.Sort(ps)
 	r.preview, err = r.makePreview(ctx, ps, time.Since(began))
@@ -323,7 +330,7 @@ func (r *reset) apply(ctx context.Context) (*Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		id := planID(print, r.o)
+		id := planID("reset", print, r.o.T.String(), r.o.Now)
 		p := &ResetPlan{Format: planFormat, Verb: "reset", Tool: r.o.Version, PlanID: id, ClusterID: s.Ident.ClusterID, StoreID: s.Ident.StoreID,
 			T: r.o.T, ToTime: timeOf(r.o.T), SafePoint: r.o.SafePoint, Fingerprint: print, Preview: r.preview, Written: r.o.Now}
 		for n := range r.o.Force {
@@ -347,32 +354,44 @@ func (r *reset) apply(ctx context.Context) (*Result, error) {
 
 // stage writes the new version under names that no engine reads, reads it back, and saves what it replaces.
 func (r *reset) stage(ctx context.Context) (*Draft, error) {
-	s, db := r.s, r.s.DB
 	r.o.Say("writing new tables")
 	d, err := r.write(ctx, r.tx)
 	if err != nil {
 		return nil, err
 	}
-	manifestNumber := d.Change.NextNumber
-	d.Change.NextNumber++
-	after, records, err := db.Draft(d.Change, manifestNumber)
-	if err != nil {
-		return nil, err
-	}
 	r.o.Say("reading them back")
-	if err := r.w.checkStaged(ctx, after, d); err != nil {
+	if err := stageVersion(ctx, r.w, r.tx, d); err != nil {
 		return nil, err
 	}
-	final := s.FS.PathJoin(db.Dir, manifest.ManifestName(manifestNumber))
+	if err := r.tx.Stage(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// stageVersion stages the MANIFEST and CURRENT of a draft whose tables are staged, after reading those back, and saves what the new
+// version does not refer to any more.
+func stageVersion(ctx context.Context, w *Rewinder, tx *edit.Tx, d *Draft) error {
+	s, db := w.store, w.store.DB
+	number := d.Change.NextNumber
+	d.Change.NextNumber++
+	after, records, err := db.Draft(d.Change, number)
+	if err != nil {
+		return err
+	}
+	if err := w.checkStaged(ctx, after, d); err != nil {
+		return err
+	}
+	final := s.FS.PathJoin(db.Dir, manifest.ManifestName(number))
 	if err := manifest.Write(s.FS, final+edit.StagedSuffix, records, db.State.Path); err != nil {
-		return nil, err
+		return err
 	}
-	if err := r.tx.Add(final, db.State.Path); err != nil {
-		return nil, err
+	if err := tx.Add(final, db.State.Path); err != nil {
+		return err
 	}
 	current := s.FS.PathJoin(db.Dir, "CURRENT")
-	if err := r.tx.Replace(current, []byte(manifest.ManifestName(manifestNumber)+"\n")); err != nil {
-		return nil, err
+	if err := tx.Replace(current, []byte(manifest.ManifestName(number)+"\n")); err != nil {
+		return err
 	}
 	save := []string{current, db.State.Path}
 	for _, del := range d.Change.Delete {
@@ -382,14 +401,11 @@ func (r *reset) stage(ctx context.Context) (*Draft, error) {
 		save = append(save, l.Path)
 	}
 	for _, p := range save {
-		if err := r.tx.Save(p); err != nil {
-			return nil, err
+		if err := tx.Save(p); err != nil {
+			return err
 		}
 	}
-	if err := r.tx.Stage(); err != nil {
-		return nil, err
-	}
-	return d, nil
+	return nil
 }
 
 // finish proves the published version and takes the fence away. d is nil after a resume: the numbers are then those of the preview.
@@ -417,10 +433,10 @@ func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	return res, nil
 }
 
-// planID is unique for a store and a moment.
-func planID(print string, o ResetOptions) string {
-	h := sha256.Sum256([]byte(print + o.T.String() + o.Now.UTC().Format(time.RFC3339Nano)))
-	return "reset-" + o.Now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(h[:3])
+// planID is unique for a verb, a store, what was asked for and a moment.
+func planID(verb, print, asked string, now time.Time) string {
+	h := sha256.Sum256([]byte(print + asked + now.UTC().Format(time.RFC3339Nano)))
+	return verb + "-" + now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(h[:3])
 }
 
 // fingerprint tells one state of a store from another: identity, CURRENT, live files, logs, the raft state of every region.
