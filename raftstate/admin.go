@@ -126,7 +126,9 @@ func adminOf(m *raft_cmdpb.AdminRequest) (Admin, error) {
 			a.Changes = append(a.Changes, peerChangeOf(c))
 		}
 	case AdminSplit:
-		s := m.GetSplit() //nolint:staticcheck // obsolete, but old logs hold it
+		//lint:ignore SA1019 obsolete, but old logs hold it
+		s := m.GetSplit()
+		//lint:ignore SA1019 as above
 		a.Splits, a.RightDerive = []Split{splitOf(s)}, s.GetRightDerive()
 	case AdminBatchSplit:
 		for _, s := range m.GetSplits().GetRequests() {

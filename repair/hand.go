@@ -257,14 +257,15 @@ func (h *hand) plan() error {
 		if err != nil {
 			return err
 		}
-		for _, p := range found {
-			if _, start := p.(*plan.RegionStart); start {
-				h.problems = append(h.problems, p)
-			}
-		}
 		line, err := h.region(&rp)
 		if err != nil {
 			return err
+		}
+		for _, p := range found {
+			// The other edits replace what the rules are about, and ask about the outcome.
+			if _, start := p.(*plan.RegionStart); start && line != nil && h.o.Verb == ApplyTail {
+				h.problems = append(h.problems, p)
+			}
 		}
 		if line != nil {
 			h.res.Lines = append(h.res.Lines, *line)
@@ -289,18 +290,22 @@ func (h *hand) plan() error {
 // chosen are the regions to look at, in the order of ids.
 func (h *hand) chosen() ([]scan.Region, error) {
 	var out []scan.Region
+	all := len(h.o.Args.Regions) == 0
 	want := map[uint64]bool{}
 	for _, id := range h.o.Args.Regions {
 		want[id] = true
 	}
 	for _, r := range h.s.Regions {
-		if len(want) == 0 && r.Live() || want[r.ID] {
-			delete(want, r.ID)
-			if !r.Live() {
-				return nil, &base.Error{Class: base.ErrUsage, Op: string(h.o.Verb), Path: h.s.Layout.Dir, Offset: -1, Region: r.ID,
-					Reason: "it is " + r.State.State.String() + " or has no range here", Next: "tikv-repair region " + h.s.Layout.Dir}
-			}
+		named := want[r.ID]
+		delete(want, r.ID)
+		switch {
+		case all && r.Live(), named && r.Live():
 			out = append(out, r)
+		case named && h.o.Verb == Tombstone && r.State.State == raftstate.Tombstone:
+			// Done before.
+		case named:
+			return nil, &base.Error{Class: base.ErrUsage, Op: string(h.o.Verb), Path: h.s.Layout.Dir, Offset: -1, Region: r.ID,
+				Reason: "it is " + r.State.State.String() + " or has no range here", Next: "tikv-repair region " + h.s.Layout.Dir}
 		}
 	}
 	for id := range want {

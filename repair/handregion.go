@@ -70,15 +70,35 @@ func (h *hand) cutTail(rp *regionPlan) (*HandLine, error) {
 		return nil, err
 	}
 	h.put(raftstate.ApplyStateKey(rp.region.ID), d.Apply.Raw)
+	terms := &raftlog.Terms{Store: h.s.Raft, Region: rp.region.ID}
+	h.starts(raftstate.StartInput{Region: rp.region.State, Raft: &d.Raft, Apply: &d.Apply, EntryTerm: func(index uint64) (uint64, bool) {
+		if !d.History || index > d.Index {
+			return 0, false
+		}
+		return terms.Term(index)
+	}})
+	if terms.Err != nil {
+		return nil, terms.Err
+	}
 	if rp.tail.Lost > 0 || rp.tail.Opaque > 0 {
 		h.problems = append(h.problems, &plan.RaftTail{Store: h.s.Ident.StoreID, Region: rp.region.ID, Applied: rp.derived.Applied,
 			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS})
 	}
-	if rp.derived.Committed > rp.derived.Applied && !onlyPeerHere(h.s, rp.region) {
+	// Even an entry that is not known to be committed here may be: its leader counted this replica. And one that is applied but not in
+	// the log may be uncommitted elsewhere.
+	if !onlyPeerHere(h.s, rp.region) {
 		h.multiStore(rp.region.State.Region.Peers)
 	}
 	return &HandLine{Region: rp.region.ID, Action: fmt.Sprintf("drop %d log entries", d.Last+1-d.First), Lost: rp.tail.Lost,
 		Before: fmt.Sprintf("applied %d, last %d", rp.derived.Applied, rp.derived.Last), After: fmt.Sprintf("applied %d, last %d", d.Index, d.Index)}, nil
+}
+
+// starts asks whether TiKV would start the region with its new records.
+func (h *hand) starts(in raftstate.StartInput) {
+	in.StoreID = h.s.Ident.StoreID
+	for _, v := range raftstate.StartCheck(in) {
+		h.problems = append(h.problems, &plan.RegionStart{Store: in.StoreID, Region: in.Region.Region.ID, Reason: v.Error()})
+	}
 }
 
 // multiStore is the problem that other replicas would differ; once is enough.
@@ -147,9 +167,7 @@ func (h *hand) setPeers(rp *regionPlan) (*HandLine, error) {
 		return nil, err
 	}
 	terms := &raftlog.Terms{Store: h.s.Raft, Region: r.ID}
-	for _, v := range raftstate.StartCheck(raftstate.StartInput{StoreID: h.s.Ident.StoreID, Region: next, Raft: rp.raft, Apply: r.Apply, EntryTerm: terms.Term}) {
-		h.problems = append(h.problems, &plan.RegionStart{Store: h.s.Ident.StoreID, Region: r.ID, Reason: v.Error()})
-	}
+	h.starts(raftstate.StartInput{Region: next, Raft: rp.raft, Apply: r.Apply, EntryTerm: terms.Term})
 	if terms.Err != nil {
 		return nil, terms.Err
 	}

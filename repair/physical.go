@@ -122,6 +122,7 @@ func (p *physical) tables(name string) error {
 			p.mu.Unlock()
 			continue
 		}
+		p.w.expect(int64(f.Size))
 		// Numbers are handed out here, not in the goroutine, so that two runs over the same store give the same files.
 		number := p.number.Add(1) - 1
 		g.Go(func() error { return p.rewrite(ctx, cf, f, number, rule) })
@@ -137,6 +138,7 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 		return err
 	}
 	defer done()
+	defer p.w.progress(r.Size())
 	changed, err := p.changes(ctx, r, rule)
 	if err != nil {
 		return err
@@ -281,7 +283,6 @@ func (p *physical) table(ctx context.Context, number uint64, o sst.WriterOptions
 	}
 	p.d.BytesWritten += int64(meta.Size)
 	p.d.Outputs[number] = final
-	p.w.progress(int64(meta.Size))
 	return &meta, nil
 }
 
@@ -291,6 +292,8 @@ func (p *physical) fold(name string, run *rocks.Run) error {
 	if cf.Log().Empty() && run.Empty() {
 		return nil
 	}
+	p.w.expect(cf.Log().Bytes() + run.Bytes())
+	defer p.w.progress(cf.Log().Bytes() + run.Bytes())
 	// Dropped log records must not shadow anything, so the rule comes before the choice of the newest.
 	var it ikey.Iter = rocks.Merge(run.Iter(), &ruled{Iter: cf.Log().Iter(), rule: p.w.rule(name)})
 	it = rocks.Newest(it)

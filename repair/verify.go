@@ -285,11 +285,12 @@ func (w *Rewinder) checkStaged(ctx context.Context, after *manifest.State, d *Dr
 	fail := func(path, reason string) error {
 		return &base.Error{Class: base.ErrCorrupt, Op: "check staged", Path: path, Offset: -1, Reason: reason, Next: "tikv-repair undo " + s.Layout.Dir}
 	}
-	for _, f := range db.SelfCheck(func(_ string, f rocks.LevelFile) bool { _, ours := d.Outputs[f.Number]; return ours }) {
-		if errors.Is(f.Err, base.ErrIO) {
-			return f.Err
-		}
-		return fail(f.Path, f.String())
+	broken := db.SelfCheck(func(_ string, f rocks.LevelFile) bool { _, ours := d.Outputs[f.Number]; return ours })
+	if len(broken) > 0 && errors.Is(broken[0].Err, base.ErrIO) {
+		return broken[0].Err
+	}
+	if len(broken) > 0 {
+		return fail(broken[0].Path, broken[0].String())
 	}
 	if db.Log.Emitted > 0 {
 		return fail(db.WALDir, "the logs would still be replayed")

@@ -102,15 +102,16 @@ func (s *Store) bareKeys(one bool) (n uint64, err error) {
 // ttlTables looks at one table: all tables of a store have the same collectors.
 func (s *Store) ttlTables() (bool, error) {
 	cf := s.DB.CF(CFDefault)
-	for _, f := range cf.Files() {
-		r, done, err := cf.Table(f.FileMeta)
-		if err != nil {
-			return false, err
-		}
-		ttl := bytes.Contains([]byte(r.Props().Collectors), []byte(mvcc.TTLCollectorName))
-		return ttl, done()
+	files := cf.Files()
+	if len(files) == 0 {
+		return false, nil
 	}
-	return false, nil
+	r, done, err := cf.Table(files[0].FileMeta)
+	if err != nil {
+		return false, err
+	}
+	ttl := bytes.Contains([]byte(r.Props().Collectors), []byte(mvcc.TTLCollectorName))
+	return ttl, done()
 }
 
 // firstData is the first visible data key of a column family.

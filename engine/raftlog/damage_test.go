@@ -46,7 +46,7 @@ func TestRecoveryMode(t *testing.T) {
 			"entries block: checksum", int64(len(good)), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e, rep, err := newDir().write(FileName(Append, 1), c.first).log(2).open()
+			_, _, err := newDir().write(FileName(Append, 1), c.first).log(2).open()
 			if c.not == "" {
 				if err != nil {
 					t.Errorf("not last: %v", err)
@@ -54,7 +54,7 @@ func TestRecoveryMode(t *testing.T) {
 			} else if !errors.Is(err, base.ErrCorrupt) || !strings.Contains(err.Error(), c.not) || base.Next(err) == "" {
 				t.Errorf("not last: %v", err)
 			}
-			e, rep, err = newDir().write(FileName(Append, 1), c.first).rewrite(1).open()
+			e, rep, err := newDir().write(FileName(Append, 1), c.first).rewrite(1).open()
 			if err != nil {
 				t.Fatal(err)
 			}

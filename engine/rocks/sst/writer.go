@@ -77,7 +77,6 @@ type Writer struct {
 	props Properties
 	meta  Meta
 	err   error
-	done  bool
 }
 
 // NewWriter starts a table in f, which must be empty. The writer neither syncs nor closes f.
