@@ -375,9 +375,11 @@ func (*PendingFile) Name() string       { return "pending-snapshot" }
 func (*PendingFile) Severity() Severity { return Warning }
 func (p *PendingFile) Where() string    { return p.Path }
 func (*PendingFile) What() string {
-	return "a snapshot or an imported file waits here: TiKV could bring data above T back with it"
+	return "a snapshot or an imported file waits here with something above T: TiKV could bring it back"
 }
-func (*PendingFile) Next() string { return "apply sets it aside" }
+func (*PendingFile) Next() string {
+	return "nothing to do: it is moved into the backup, and undo puts it back"
+}
 
 // Unsupported: legal data that this tool does not change.
 type Unsupported struct {

@@ -107,7 +107,7 @@ func (r *reset) makePreview(ctx context.Context, ps []plan.Problem, took time.Du
 	if err != nil {
 		return nil, err
 	}
-	p.Unchanged = !touched && !logs && !pendingTail && len(e.Locks) == 0 && e.FencesCleared == 0 && e.RawRemoved == 0 && e.VersionsRemoved == 0
+	p.Unchanged = !touched && !logs && !pendingTail && len(e.Locks) == 0 && e.FencesCleared == 0 && e.RawRemoved == 0 && e.VersionsRemoved == 0 && len(r.waiting) == 0
 	// What has been read once is read again and written; verification reads what was written.
 	p.SecondsNeeded = 0.1 + 3*took.Seconds()
 	if free, err := engine.FreeSpace(s.FS, s.Layout.KVDir); err == nil {

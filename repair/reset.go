@@ -123,6 +123,7 @@ type reset struct {
 	effect  *Effect
 	regions []regionPlan
 	preview *Preview
+	waiting []string // files of snap/ and import/ that are set aside
 }
 
 func (r *reset) run(ctx context.Context) (*Result, error) {
@@ -277,7 +278,11 @@ func (r *reset) plan(ctx context.Context) error {
 		return err
 	}
 	r.effect.Locks = append(locks, empty...)
-	ps = append(append(ps, lockProblems...), regionProblems...)
+	var waitingProblems []plan.Problem
+	if r.waiting, waitingProblems, err = waitingFiles(r.s, r.o.T); err != nil {
+		return err
+	}
+	ps = append(append(append(ps, lockProblems...), regionProblems...), waitingProblems...)
 	plan.Sort(ps)
 	r.preview, err = r.makePreview(ctx, ps, time.Since(began))
 	return err
@@ -362,6 +367,11 @@ func (r *reset) stage(ctx context.Context) (*Draft, error) {
 	r.o.Say("reading them back")
 	if err := stageVersion(ctx, r.w, r.tx, d); err != nil {
 		return nil, err
+	}
+	for _, p := range r.waiting {
+		if err := r.tx.MoveAway(p); err != nil {
+			return nil, err
+		}
 	}
 	if err := r.tx.Stage(); err != nil {
 		return nil, err

@@ -63,6 +63,8 @@ type Journal struct {
 	Cuts []Cut `json:"cuts,omitempty"`
 	// Logs are those of Created that an engine appends to once it is started.
 	Logs []Log `json:"logs,omitempty"`
+	// Moved are those of Saved that lose their place when the edit is published: only the name in the backup stays.
+	Moved []string `json:"moved,omitempty"`
 	// Switches are replaced in this order, after all Created are in place.
 	Switches []Switch `json:"switches,omitempty"`
 	// ForeignPanicMark tells that a panic_mark_file which is not ours was there and lies in the backup.

@@ -114,7 +114,7 @@ func (t *Tx) Restart() error {
 	if t.J.State != Begun {
 		return fmt.Errorf("restart of plan %s in state %s", t.J.PlanID, t.J.State)
 	}
-	t.J.Created, t.J.Saved, t.J.Switches, t.J.Cuts, t.J.Logs = nil, nil, nil, nil, nil
+	t.J.Created, t.J.Saved, t.J.Moved, t.J.Switches, t.J.Cuts, t.J.Logs = nil, nil, nil, nil, nil, nil
 	return t.setAside()
 }
 
@@ -176,6 +176,29 @@ func (t *Tx) Save(path string) error {
 	}
 	s.Backup = rel(t.dir, dest)
 	t.J.Saved = append(t.J.Saved, s)
+	return nil
+}
+
+// MoveAway saves a file and takes it out of its place when the edit is published; undo puts it back.
+func (t *Tx) MoveAway(path string) error {
+	if err := t.Save(path); err != nil {
+		return err
+	}
+	t.J.Moved = append(t.J.Moved, rel(t.dir, path))
+	return nil
+}
+
+// applyMoves drops the first name of the files that are moved away. It is idempotent.
+func (t *Tx) applyMoves() error {
+	for _, m := range t.J.Moved {
+		p := abs(t.fs, t.dir, m)
+		if err := removeIfThere(t.fs, p); err != nil {
+			return err
+		}
+		if err := base.SyncDir(t.fs, t.fs.PathDir(p)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -307,6 +330,10 @@ func (t *Tx) Publish() error {
 		}
 	}
 	if err := t.syncDirs(); err != nil {
+		return err
+	}
+	// Last: the store is whole with these files and without them, and their second name has been durable since staging.
+	if err := t.applyMoves(); err != nil {
 		return err
 	}
 	t.J.State = Published
