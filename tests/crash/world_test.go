@@ -71,7 +71,7 @@ func (w *world) purged() *vfs.MemFS {
 		w.t.Fatal(len(ps), err)
 	}
 	for _, s := range ps[0].J.Saved {
-		if s.Path != "db/CURRENT" {
+		if s.Path != "db/CURRENT" && !slices.Contains(ps[0].J.Moved, s.Path) {
 			must(w.t, mem.Remove(path.Join(dataDir, s.Path)))
 			delete(w.afterTree, s.Path)
 		}
