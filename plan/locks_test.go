@@ -391,7 +391,7 @@ func transactions() []transaction {
 
 func TestProblemsSortAndRoundTrip(t *testing.T) {
 	ps := []Problem{
-		&RaftTail{Store: 1, Region: 10, Applied: 5, Commit: 6, Last: 7, MinCommitTS: 9},
+		&RaftTail{Store: 1, Region: 10, Applied: 5, Commit: 6, Last: 7, MinCommitTS: 9, MaxCommitTS: 10, Versions: 3, Opaque: 1},
 		&UnknownSafePoint{},
 		&MissingValue{Store: 1, Key: "AB", CommitTS: 7, StartTS: 6},
 		&RaftTail{Store: 1, Region: 9, Applied: 5, Commit: 5, Last: 6},
@@ -431,7 +431,7 @@ func TestProblemsSortAndRoundTrip(t *testing.T) {
 		}
 	}
 	want := []string{"store 1, region 9: 1 log entry after applied index 5, of which 0 are committed",
-		"store 1, region 10: 2 log entries after applied index 5, of which 1 are committed; they write versions from commit_ts 9 on"}
+		"store 1, region 10: 2 log entries after applied index 5, of which 1 are committed; 3 versions of data would be lost with them, commit_ts 9 to 10 (1970-01-01T00:00:00.000Z); 1 cannot be looked into"}
 	if d := cmp.Diff(want, tails); d != "" {
 		t.Error(d)
 	}

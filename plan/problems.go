@@ -119,6 +119,12 @@ type RaftTail struct {
 	Commit      uint64  `json:"commit_index"`
 	Last        uint64  `json:"last_index"`
 	MinCommitTS mvcc.TS `json:"min_commit_ts,omitempty"` // smallest commit_ts that the tail writes; 0: none
+	MaxCommitTS mvcc.TS `json:"max_commit_ts,omitempty"` // the newest one
+	// Versions is how many Puts and Deletes would be lost, Opaque how many entries cannot be looked into; Keys are raw user keys of
+	// some of them, upper-case hex.
+	Versions int64    `json:"versions"`
+	Opaque   int64    `json:"opaque_entries,omitempty"`
+	Keys     []string `json:"keys,omitempty"`
 }
 
 func (*RaftTail) Name() string       { return "raft-tail" }
@@ -129,7 +135,10 @@ func (p *RaftTail) What() string {
 		plural(int(p.Last-min(p.Applied, p.Last)), "log entry"), p.Applied, p.Commit-min(p.Applied, p.Commit))
 	s = strings.Replace(s, "entrys", "entries", 1)
 	if p.MinCommitTS != 0 {
-		s += fmt.Sprintf("; they write versions from commit_ts %s on", p.MinCommitTS)
+		s += fmt.Sprintf("; %s of data would be lost with them, commit_ts %s to %s (%s)", plural(int(p.Versions), "version"), p.MinCommitTS, p.MaxCommitTS, rfc3339(p.MaxCommitTS))
+	}
+	if p.Opaque > 0 {
+		s += fmt.Sprintf("; %d cannot be looked into", p.Opaque)
 	}
 	return s
 }

@@ -80,16 +80,21 @@ func (h *hand) cutTail(rp *regionPlan) (*HandLine, error) {
 	if terms.Err != nil {
 		return nil, terms.Err
 	}
-	if rp.tail.Lost > 0 || rp.tail.Opaque > 0 {
+	if rp.tail.Lost > 0 || rp.tail.Opaque > 0 || rp.tail.Changes > 0 {
 		h.problems = append(h.problems, &plan.RaftTail{Store: h.s.Ident.StoreID, Region: rp.region.ID, Applied: rp.derived.Applied,
-			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS})
+			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS, MaxCommitTS: rp.tail.MaxCommitTS,
+			Versions: rp.tail.Lost, Opaque: rp.tail.Opaque, Keys: rp.tail.Keys})
 	}
 	// Even an entry that is not known to be committed here may be: its leader counted this replica. And one that is applied but not in
 	// the log may be uncommitted elsewhere.
 	if !onlyPeerHere(h.s, rp.region) {
 		h.multiStore(rp.region.State.Region.Peers)
 	}
-	return &HandLine{Region: rp.region.ID, Action: fmt.Sprintf("drop %d log entries", d.Last+1-d.First), Lost: rp.tail.Lost,
+	action := fmt.Sprintf("drop %d log entries", d.Last+1-d.First)
+	if d.Last < d.First {
+		action = "entries were applied before they were persisted: the log gets its end at the applied index"
+	}
+	return &HandLine{Region: rp.region.ID, Action: action, Lost: rp.tail.Lost,
 		Before: fmt.Sprintf("applied %d, last %d", rp.derived.Applied, rp.derived.Last), After: fmt.Sprintf("applied %d, last %d", d.Index, d.Index)}, nil
 }
 
@@ -148,6 +153,14 @@ func (h *hand) tombstone(rp *regionPlan) (*HandLine, error) {
 			}
 		}
 	}
+	if t := h.s.Titan; t != nil {
+		// Which of them the region's values lie in is known to Titan only; a link takes no space while they live.
+		for _, f := range t.Manifest().Sorted() {
+			if p := t.Path(f.Number); !slices.Contains(h.save, p) {
+				h.save = append(h.save, p)
+			}
+		}
+	}
 	return &HandLine{Region: r.ID, Action: fmt.Sprintf("tombstone; TiKV deletes its data at the next start (it lies in %d tables, saved)", tables),
 		Before: r.State.State.String(), After: raftstate.Tombstone.String()}, nil
 }
@@ -161,6 +174,9 @@ func (h *hand) setPeers(rp *regionPlan) (*HandLine, error) {
 			Next: "tikv-repair region --region " + fmt.Sprint(r.ID) + " " + h.s.Layout.Dir}
 	}
 	e := r.State.Region.Epoch
+	if slices.Equal(h.o.Args.Peers, r.State.Region.Peers) && (rp.tail.Entries == 0 || rp.tail.MaxEpoch.ConfVer < e.ConfVer) {
+		return nil, nil // done before
+	}
 	epoch := raftstate.Epoch{ConfVer: max(e.ConfVer, rp.tail.MaxEpoch.ConfVer) + confVerMargin, Version: e.Version}
 	next, err := r.State.WithPeers(h.o.Args.Peers, epoch)
 	if err != nil {

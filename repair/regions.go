@@ -1,6 +1,8 @@
 package repair
 
 import (
+	"fmt"
+
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/raftlog"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
@@ -54,6 +56,9 @@ type tailContent struct {
 	MaxCommitTS mvcc.TS
 	Opaque      int64 // entries that may hold such versions but cannot be looked into: ingests, undecodable ones
 	DeleteRange int64
+	Keys        []string // user keys of some of the lost versions, upper-case hex
+	// Changes counts all that the commands would have written or deleted, in any column family and at any timestamp.
+	Changes int64
 }
 
 // planRegions decides for every live region of the store. Problems: regions that have peers elsewhere, that are not in a state a rewind
@@ -130,7 +135,8 @@ func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Pro
 	}
 	if !rp.apply && (rp.tail.Lost > 0 || rp.tail.Opaque > 0) {
 		problems = append(problems, &plan.RaftTail{Store: s.Ident.StoreID, Region: r.ID, Applied: rp.derived.Applied,
-			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS})
+			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS, MaxCommitTS: rp.tail.MaxCommitTS,
+			Versions: rp.tail.Lost, Opaque: rp.tail.Opaque, Keys: rp.tail.Keys})
 	}
 	e := r.State.Region.Epoch
 	rp.epoch = raftstate.Epoch{
@@ -192,6 +198,7 @@ func readTail(s *scan.Store, r scan.Region, d raftstate.Derived, t mvcc.TS) (tai
 }
 
 func (c *tailContent) request(q raftstate.Request, t mvcc.TS) {
+	c.Changes++
 	switch {
 	case q.Op == raftstate.OpIngest:
 		c.Opaque++
@@ -205,7 +212,7 @@ func (c *tailContent) request(q raftstate.Request, t mvcc.TS) {
 			return
 		}
 		if ts <= t && (w.Type == mvcc.WritePut || w.Type == mvcc.WriteDelete) {
-			c.lose(ts)
+			c.lose(ts, q.Key[:len(q.Key)-8])
 		}
 	case q.Op == raftstate.OpPut && q.CF == scan.CFLock:
 		// A fully prewritten async commit counts as committed although no write record exists yet.
@@ -216,14 +223,21 @@ func (c *tailContent) request(q raftstate.Request, t mvcc.TS) {
 		}
 		for _, l := range locks {
 			if l.AsyncCommit && l.MinCommitTS <= t {
-				c.lose(l.MinCommitTS)
+				c.lose(l.MinCommitTS, q.Key)
 			}
 		}
 	}
 }
 
-func (c *tailContent) lose(ts mvcc.TS) {
+// lostKeys bounds the list of keys that a problem names.
+const lostKeys = 20
+
+// lose counts a version; encoded is its memcomparable user key.
+func (c *tailContent) lose(ts mvcc.TS, encoded []byte) {
 	c.Lost++
+	if user, _, err := mvcc.DecodeBytes(encoded); err == nil && len(c.Keys) < lostKeys {
+		c.Keys = append(c.Keys, fmt.Sprintf("%X", user))
+	}
 	if c.MinCommitTS == 0 || ts < c.MinCommitTS {
 		c.MinCommitTS = ts
 	}

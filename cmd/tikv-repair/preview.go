@@ -43,10 +43,12 @@ func previewText(p *repair.Preview, force map[string]bool) string {
 		fmt.Fprintf(&b, "GC fences    %d above T are cleared: the rows that carry them would vanish otherwise\n", p.FencesCleared)
 	}
 	var tail uint64
+	var applied int64
 	for _, r := range p.Regions {
 		tail += r.TailEntries
+		applied += r.TailApplied
 	}
-	fmt.Fprintf(&b, "Regions      %d; %d log entries are not applied and are made harmless (epochs raised)\n", len(p.Regions), tail)
+	fmt.Fprintf(&b, "Regions      %d; %d log entries wait: %d records of them are applied first, the rest is made harmless (epochs raised)\n", len(p.Regions), tail, applied)
 	fmt.Fprintf(&b, "Work         %d of %d tables rewritten, %s of log folded; about %s to write", p.FilesToRewrite, p.FilesLive, bytesText(uint64(p.LogBytes)), bytesText(uint64(p.SpaceNeeded)))
 	if p.SpaceFree >= 0 {
 		fmt.Fprintf(&b, ", %s free", bytesText(uint64(p.SpaceFree)))
