@@ -70,6 +70,14 @@ func readCommands(s *scan.Store, r scan.Region, from, limit uint64, emit func(ta
 		}
 		var out []tailRecord
 		for _, q := range cmd.Requests {
+			if q.Op == raftstate.OpIngest {
+				recs, reason := ingestedRecords(s, r, q)
+				if reason != "" {
+					return stop("%s", reason)
+				}
+				out = append(out, recs...)
+				continue
+			}
 			rec, reason := tailRecordOf(q, lower, upper)
 			if reason != "" {
 				return stop("%s", reason)
@@ -135,8 +143,6 @@ func tailRecordOf(q raftstate.Request, lower, upper []byte) (tailRecord, string)
 		if len(q.EndKey) == 0 || bytes.Compare(rec.rest, upper) > 0 {
 			rec.rest = upper
 		}
-	case raftstate.OpIngest:
-		return rec, "it ingests a file from import/"
 	default:
 		return rec, "request " + q.Name
 	}
