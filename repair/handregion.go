@@ -80,7 +80,12 @@ func (h *hand) cutTail(rp *regionPlan) (*HandLine, error) {
 	if terms.Err != nil {
 		return nil, terms.Err
 	}
-	if rp.tail.Lost > 0 || rp.tail.Opaque > 0 || rp.tail.Changes > 0 {
+	// A prewrite that is lost can belong to a transaction whose primary is committed in another region, and raw data has no write records.
+	changes, err := tailChanges(h.s.Raft, rp)
+	if err != nil {
+		return nil, err
+	}
+	if rp.tail.Lost > 0 || rp.tail.Opaque > 0 || changes > 0 {
 		h.problems = append(h.problems, &plan.RaftTail{Store: h.s.Ident.StoreID, Region: rp.region.ID, Applied: rp.derived.Applied,
 			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS, MaxCommitTS: rp.tail.MaxCommitTS,
 			Versions: rp.tail.Lost, Opaque: rp.tail.Opaque, Keys: rp.tail.Keys})
@@ -96,6 +101,21 @@ func (h *hand) cutTail(rp *regionPlan) (*HandLine, error) {
 	}
 	return &HandLine{Region: rp.region.ID, Action: action, Lost: rp.tail.Lost,
 		Before: fmt.Sprintf("applied %d, last %d", rp.derived.Applied, rp.derived.Last), After: fmt.Sprintf("applied %d, last %d", d.Index, d.Index)}, nil
+}
+
+// tailChanges counts all that the tail would write or delete, in any column family and at any timestamp.
+func tailChanges(s raftlog.Store, rp *regionPlan) (int, error) {
+	t, err := raftlog.SummarizeTail(s, rp.region.ID, rp.derived.Applied, rp.derived.Committed, rp.derived.Last)
+	n := 0
+	for _, p := range []raftlog.PartSummary{t.CommittedPart, t.UncommittedPart} {
+		n += p.RangeDels + p.Ingests
+		for _, m := range []map[string]int{p.Puts, p.Deletes} {
+			for _, k := range m {
+				n += k
+			}
+		}
+	}
+	return n, err
 }
 
 // starts asks whether TiKV would start the region with its new records.

@@ -40,7 +40,8 @@ type Preview struct {
 	LocksRemoved   int64      `json:"locks_removed"`
 	LocksCommitted int64      `json:"locks_committed"`
 
-	Regions []RegionLine `json:"regions"`
+	Regions       []RegionLine `json:"regions"`
+	RegionsShared int64        `json:"regions_shared"` // with replicas on other stores; their records are left alone
 
 	FilesLive      int     `json:"files_live"`
 	FilesToRewrite int     `json:"files_to_rewrite"`
@@ -95,7 +96,10 @@ func (r *reset) makePreview(ctx context.Context, ps []plan.Problem, took time.Du
 	pendingTail := false
 	for _, rp := range r.regions {
 		old := rp.region.State.Region.Epoch
-		pendingTail = pendingTail || rp.pending()
+		pendingTail = pendingTail || rp.pending() && !rp.shared
+		if rp.shared {
+			p.RegionsShared++
+		}
 		p.Regions = append(p.Regions, RegionLine{Region: rp.region.ID, TailEntries: rp.tail.Entries, TailApplied: rp.dry.Records + rp.dry.Ranges,
 			Strategy: rp.strategy(), OldEpoch: epochText(old.ConfVer, old.Version), NewEpoch: epochText(rp.epoch.ConfVer, rp.epoch.Version)})
 	}
@@ -218,7 +222,7 @@ func (r *reset) result(state string, d *Draft) *Result {
 		res.Problems = p.Listed // after a resume
 	}
 	if state == StateDone || state == StateDryRun {
-		res.RegionsNeutralised = int64(len(p.Regions))
+		res.RegionsNeutralised = int64(len(p.Regions)) - p.RegionsShared
 	}
 	if r.tx != nil {
 		res.PlanID, res.Backup = r.tx.J.PlanID, r.tx.Backup()

@@ -13,9 +13,9 @@ import (
 	"github.com/tikv-repair/tikv-repair/scan"
 )
 
-// regionPlan is what a rewind does to one region's raft state: its tail is applied first where every entry can be, and then strategy N of repair-semantics.md 7.2. Raising both parts of the epoch
-// above everything in the log turns each entry of the tail that could change data or peers into a no-op when TiKV applies it, while the
-// log and its indexes stay as they are.
+// regionPlan is what a rewind does to one region's raft state: its tail is applied first where every entry can be, and then strategy N of
+// repair-semantics.md 7.2: both parts of the epoch are raised above everything in the log, so that each entry of the tail that could change
+// data or peers becomes a no-op when TiKV applies it, while the log and its indexes stay as they are.
 type regionPlan struct {
 	region  scan.Region
 	raft    *raftstate.RaftLocalState
@@ -25,6 +25,9 @@ type regionPlan struct {
 	// apply says that every entry of the tail can be applied offline, and dry what that would do.
 	apply bool
 	dry   TailApplied
+	// shared says that the region has peers on other stores. Its record is left alone even when the operator accepts that: an epoch
+	// raised on one replica only would set it apart from the others.
+	shared bool
 }
 
 // pending tells whether TiKV would still change data or peers by applying the tail: not when every entry is an empty one, and not
@@ -39,6 +42,8 @@ func (rp *regionPlan) pending() bool {
 // strategy is how the region's tail is dealt with, for the operator.
 func (rp *regionPlan) strategy() string {
 	switch {
+	case rp.shared:
+		return "left as it is: other stores hold replicas"
 	case rp.tail.Entries == 0:
 		return "nothing waits; the epoch is raised"
 	case rp.apply && rp.dry.Records+rp.dry.Ranges > 0:
@@ -57,8 +62,6 @@ type tailContent struct {
 	Opaque      int64 // entries that may hold such versions but cannot be looked into: ingests, undecodable ones
 	DeleteRange int64
 	Keys        []string // user keys of some of the lost versions, upper-case hex
-	// Changes counts all that the commands would have written or deleted, in any column family and at any timestamp.
-	Changes int64
 }
 
 // planRegions decides for every live region of the store. Problems: regions that have peers elsewhere, that are not in a state a rewind
@@ -102,7 +105,7 @@ func planRegions(s *scan.Store, t mvcc.TS) ([]regionPlan, []plan.Problem, error)
 }
 
 func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Problem, error) {
-	rp := regionPlan{region: r}
+	rp := regionPlan{region: r, shared: !onlyPeerHere(s, r)}
 	raw, ok, err := s.Raft.RaftState(r.ID)
 	if err != nil {
 		return rp, nil, err
@@ -126,22 +129,22 @@ func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Pro
 	if rp.tail, err = readTail(s, r, rp.derived, t); err != nil {
 		return rp, nil, err
 	}
-	if rp.tail.Entries > 0 && r.State.State == raftstate.Normal && onlyPeerHere(s, r) {
+	if rp.tail.Entries > 0 && r.State.State == raftstate.Normal && !rp.shared {
 		// All that the log of a region with a single peer holds is committed.
 		if rp.dry, _, err = readCommands(s, r, rp.derived.Applied, rp.derived.Last, nil); err != nil {
 			return rp, nil, err
 		}
 		rp.apply = rp.dry.Stopped == nil
 	}
-	if !rp.apply && (rp.tail.Lost > 0 || rp.tail.Opaque > 0) {
+	if !rp.apply && (rp.tail.Lost > 0 || rp.tail.Opaque > 0) || rp.shared && rp.pending() {
 		problems = append(problems, &plan.RaftTail{Store: s.Ident.StoreID, Region: r.ID, Applied: rp.derived.Applied,
 			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS, MaxCommitTS: rp.tail.MaxCommitTS,
 			Versions: rp.tail.Lost, Opaque: rp.tail.Opaque, Keys: rp.tail.Keys})
 	}
-	e := r.State.Region.Epoch
-	rp.epoch = raftstate.Epoch{
-		ConfVer: max(e.ConfVer, rp.tail.MaxEpoch.ConfVer) + 1,
-		Version: max(e.Version, rp.tail.MaxEpoch.Version) + 1,
+	rp.epoch = r.State.Region.Epoch
+	if !rp.shared {
+		rp.epoch.ConfVer = max(rp.epoch.ConfVer, rp.tail.MaxEpoch.ConfVer) + 1
+		rp.epoch.Version = max(rp.epoch.Version, rp.tail.MaxEpoch.Version) + 1
 	}
 	return rp, problems, nil
 }
@@ -198,7 +201,6 @@ func readTail(s *scan.Store, r scan.Region, d raftstate.Derived, t mvcc.TS) (tai
 }
 
 func (c *tailContent) request(q raftstate.Request, t mvcc.TS) {
-	c.Changes++
 	switch {
 	case q.Op == raftstate.OpIngest:
 		c.Opaque++
@@ -248,6 +250,9 @@ func (c *tailContent) lose(ts mvcc.TS, encoded []byte) {
 func neutralise(s *scan.Store, regions []regionPlan) (*rocks.Run, error) {
 	run := &rocks.Run{}
 	for _, r := range regions {
+		if r.shared {
+			continue
+		}
 		b := r.region.State.WithEpoch(r.epoch.ConfVer, r.epoch.Version)
 		if b == nil {
 			return nil, &base.Error{Class: base.ErrCorrupt, Op: "raise the epoch", Path: s.Layout.KVDir, Offset: -1, CF: scan.CFRaft, Region: r.region.ID,
