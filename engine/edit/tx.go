@@ -323,10 +323,18 @@ func (t *Tx) Publish() error {
 			return err
 		}
 		if string(now) == s.New {
+			// An earlier run may have renamed it and not come to the sync.
+			if err := base.SyncDir(t.fs, t.fs.PathDir(p)); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := t.fs.Rename(p+StagedSuffix, p); err != nil {
 			return base.IO("rename to", p, err)
+		}
+		// Durable before the next one: of two databases the second must never be the only new one.
+		if err := base.SyncDir(t.fs, t.fs.PathDir(p)); err != nil {
+			return err
 		}
 	}
 	if err := t.syncDirs(); err != nil {

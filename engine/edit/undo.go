@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 
@@ -56,14 +57,18 @@ func (t *Tx) Undo(prove func() error) error {
 	if err := t.syncSavedDirs(); err != nil {
 		return err
 	}
-	// The old version must be whole before CURRENT names it again; the new files leave after that.
-	for _, s := range t.J.Switches {
+	// The old version must be whole before CURRENT names it again; the new files leave after that. What was switched last goes back
+	// first, durably: at no moment do the databases stand in an order in which publishing would not have left them.
+	for _, s := range slices.Backward(t.J.Switches) {
 		p := abs(t.fs, t.dir, s.Path)
 		now, err := base.ReadFile(t.fs, p)
 		if err != nil {
 			return err
 		}
 		if string(now) == s.Old {
+			if err := base.SyncDir(t.fs, t.fs.PathDir(p)); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := base.WriteFileSync(t.fs, p+StagedSuffix, []byte(s.Old), p); err != nil {
@@ -71,6 +76,9 @@ func (t *Tx) Undo(prove func() error) error {
 		}
 		if err := t.fs.Rename(p+StagedSuffix, p); err != nil {
 			return base.IO("rename to", p, err)
+		}
+		if err := base.SyncDir(t.fs, t.fs.PathDir(p)); err != nil {
+			return err
 		}
 	}
 	if err := t.syncDirs(); err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
 	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/raftstate"
 	"github.com/tikv-repair/tikv-repair/scan"
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
 )
@@ -298,7 +299,7 @@ func hashTree(t map[string]string) string {
 }
 
 // digest sums up what a TiKV that ignores the fence would see: every visible record of every column family, the identity, the
-// region records (they are in the raft family) and the raft state of each region.
+// region records (they are in the raft family), and, behind a slash, the raft state and the log of each region.
 func digest(fs vfs.FS) (string, error) { return digestAt(base.NewMem(fs), dataDir) }
 
 func digestAt(fs base.FS, dir string) (string, error) {
@@ -330,15 +331,28 @@ func digestAt(fs base.FS, dir string) (string, error) {
 		}
 		v.Close()
 	}
-	for _, r := range s.Regions {
-		raw, ok, err := s.Raft.RaftState(r.ID)
+	kv := hex.EncodeToString(h.Sum(nil))
+	h.Reset()
+	ids, err := s.Raft.Regions()
+	if err != nil {
+		return "", err
+	}
+	for _, id := range ids {
+		raw, ok, err := s.Raft.RaftState(id)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(h, "region %d %v %X\n", r.ID, ok, raw)
+		fmt.Fprintf(h, "region %d %v %X\n", id, ok, raw)
+		if err := s.Raft.Entries(id, 0, ^uint64(0), func(e raftstate.Entry) error { h.Write(e.Raw); return nil }); err != nil {
+			return "", err
+		}
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return kv + "/" + hex.EncodeToString(h.Sum(nil)), nil
 }
+
+// kvOf and raftOf are the two parts of a digest.
+func kvOf(sum string) string   { return sum[:strings.IndexByte(sum, '/')] }
+func raftOf(sum string) string { return sum[strings.IndexByte(sum, '/')+1:] }
 
 // settle copies a live file system as it is, synced or not: what is left when the process is killed and the machine goes on.
 func settle(tb testing.TB, fs vfs.FS) *vfs.MemFS {

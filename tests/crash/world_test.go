@@ -42,6 +42,9 @@ type world struct {
 	marked                bool
 	noLinks               bool
 	result                *repair.Result
+	// edit is the command under test; nil: reset. between is the digest of what it leaves between its two switches, if it has two.
+	edit    func(fs base.FS, at time.Time) (*repair.Result, error)
+	between string
 
 	seen    sync.Map // hash of a tree -> *sync.Once
 	sums    sync.Map // hash of a tree without backups -> digest
@@ -88,9 +91,12 @@ func withoutLinks(w *world) { w.noLinks = true }
 
 func newWorld(t *testing.T, opts ...option) *world {
 	t.Helper()
-	w := &world{t: t, ts: mvcc.TS(fixtures.Facts(t, fixture).T1), before: derive(t)}
+	w := &world{t: t, ts: mvcc.TS(fixtures.Facts(t, fixture).T1)}
 	for _, o := range opts {
 		o(w)
+	}
+	if w.before == nil {
+		w.before = derive(t)
 	}
 	if w.marked {
 		must(t, base.WriteFileSync(base.NewMem(w.before), dataDir+"/"+engine.PanicMark, []byte(w.foreign), ""))
@@ -104,6 +110,9 @@ func newWorld(t *testing.T, opts ...option) *world {
 	}
 	w.afterTree, w.afterSum = w.whatIs(w.after)
 	w.after = settle(t, w.after)
+	if w.edit != nil {
+		w.between = kvOf(w.beforeSum) + "/" + raftOf(w.afterSum)
+	}
 	return w
 }
 
@@ -127,6 +136,9 @@ func (w *world) fs(mem *vfs.MemFS, f *faults) base.FS {
 }
 
 func (w *world) reset(fs base.FS, at time.Time) (*repair.Result, error) {
+	if w.edit != nil {
+		return w.edit(fs, at)
+	}
 	safe := mvcc.TS(1)
 	o := repair.ResetOptions{RewindOptions: repair.RewindOptions{T: w.ts, SafePoint: &safe, Now: at, Threads: 1}}
 	if w.marked {
