@@ -159,7 +159,7 @@ func (p *MultiStore) Where() string {
 	return "stores " + strings.Trim(fmt.Sprint(p.Missing), "[]")
 }
 func (p *MultiStore) What() string {
-	return fmt.Sprintf("%s have peers on stores that were not given: a store that starts with data above T brings it back", plural(p.Regions, "region"))
+	return fmt.Sprintf("%s have peers on stores that were not given: their replicas there would not be what they are here", plural(p.Regions, "region"))
 }
 func (*MultiStore) Next() string {
 	return "give all directories, or collect on each store, plan once, apply on each; name stores that are gone with --failed-stores"

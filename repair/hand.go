@@ -291,6 +291,9 @@ func (h *hand) plan() error {
 func (h *hand) chosen() ([]scan.Region, error) {
 	var out []scan.Region
 	all := len(h.o.Args.Regions) == 0
+	if all && h.o.Verb != ApplyTail && h.o.Verb != CutTail {
+		return nil, &base.Error{Class: base.ErrUsage, Op: string(h.o.Verb), Path: h.s.Layout.Dir, Offset: -1, Reason: "no region is named", Next: "tikv-repair region " + h.s.Layout.Dir}
+	}
 	want := map[uint64]bool{}
 	for _, id := range h.o.Args.Regions {
 		want[id] = true

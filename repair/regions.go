@@ -61,7 +61,9 @@ type tailContent struct {
 	MaxCommitTS mvcc.TS
 	Opaque      int64 // entries that may hold such versions but cannot be looked into: ingests, undecodable ones
 	DeleteRange int64
-	Keys        []string // user keys of some of the lost versions, upper-case hex
+	// Prewrites are locks of two-phase commits with start_ts <= T: what became of their transactions stands elsewhere.
+	Prewrites int64
+	Keys      []string // user keys of some of the lost versions, upper-case hex
 }
 
 // planRegions decides for every live region of the store. Problems: regions that have peers elsewhere, that are not in a state a rewind
@@ -136,7 +138,7 @@ func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Pro
 		}
 		rp.apply = rp.dry.Stopped == nil
 	}
-	if !rp.apply && (rp.tail.Lost > 0 || rp.tail.Opaque > 0) || rp.shared && rp.pending() {
+	if !rp.apply && rp.tail.Lost+rp.tail.Opaque+rp.tail.Prewrites > 0 || rp.shared && rp.pending() {
 		problems = append(problems, &plan.RaftTail{Store: s.Ident.StoreID, Region: r.ID, Applied: rp.derived.Applied,
 			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS, MaxCommitTS: rp.tail.MaxCommitTS,
 			Versions: rp.tail.Lost, Opaque: rp.tail.Opaque, Keys: rp.tail.Keys})
@@ -224,6 +226,9 @@ func (c *tailContent) request(q raftstate.Request, t mvcc.TS) {
 			return
 		}
 		for _, l := range locks {
+			if !l.AsyncCommit && l.StartTS <= t && (l.Type == mvcc.LockPut || l.Type == mvcc.LockDelete) {
+				c.Prewrites++
+			}
 			if l.AsyncCommit && l.MinCommitTS <= t {
 				c.lose(l.MinCommitTS, q.Key)
 			}

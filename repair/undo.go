@@ -50,7 +50,10 @@ func describeBackup(t *edit.Tx, f *engine.Fence, dir string) *Backup {
 	}
 	switch t.J.State {
 	case edit.Begun, edit.Staged, edit.Published:
-		b.Next = fmt.Sprintf("tikv-repair %s --to-ts %s %s   (finish), or: tikv-repair undo %s", b.Verb, b.ToTS, dir, dir)
+		b.Next = fmt.Sprintf("run the same %s command again, or: tikv-repair undo %s", b.Verb, dir)
+		if b.Verb == "reset" {
+			b.Next = fmt.Sprintf("tikv-repair reset --to-ts %s %s   (finish), or: tikv-repair undo %s", b.ToTS, dir, dir)
+		}
 	case edit.Undoing:
 		b.Next = "tikv-repair undo " + dir
 	case edit.Done:

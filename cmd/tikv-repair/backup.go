@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,7 @@ func (o *backupOptions) add(a *app, cmd *cobra.Command) {
 func (a *app) backup(o *backupOptions, question string) repair.BackupOptions {
 	bo := repair.BackupOptions{Overrides: a.scanOptions().Overrides, PlanID: o.planID}
 	bo.Confirm = func(b *repair.Backup) (bool, error) {
-		a.say("%s, %s to %s, begun %s, state %s; backup of %d files, %s", b.PlanID, b.Verb, b.ToTime, b.Started, b.State, b.SavedFiles, bytesText(uint64(b.SavedBytes)))
+		a.say("%s, %s, begun %s, state %s; backup of %d files, %s", b.PlanID, strings.TrimSuffix(b.Verb+" to "+b.ToTime, " to "), b.Started, b.State, b.SavedFiles, bytesText(uint64(b.SavedBytes)))
 		return a.ask(question, o.yes)
 	}
 	return bo
