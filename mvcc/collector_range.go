@@ -2,7 +2,6 @@ package mvcc
 
 import (
 	"encoding/binary"
-	"slices"
 )
 
 // RangeOptions are the distances of two points of tikv.range_index; 0 takes TiKV's default. Both are per column family in
@@ -52,7 +51,7 @@ func (c *rangeCollector) Add(userKey []byte, kind byte, value []byte) {
 	switch kind {
 	case KindPut:
 	case KindBlobIndex:
-		_, size, ok := parseBlobIndex(value)
+		size, ok := parseBlobIndex(value)
 		if !ok {
 			return
 		}
@@ -88,65 +87,18 @@ func (c *rangeCollector) Finish(props map[string]string) {
 //	+--------+--------------------+---------------+-------------+
 //
 // Source: titan src/blob_format.h (BlobIndex), master.
-func parseBlobIndex(b []byte) (file, size uint64, ok bool) {
+func parseBlobIndex(b []byte) (size uint64, ok bool) {
 	if len(b) == 0 || b[0] != 1 {
-		return 0, 0, false
+		return 0, false
 	}
 	b = b[1:]
 	var v [3]uint64
 	for i := range v {
 		x, n := binary.Uvarint(b)
 		if n <= 0 {
-			return 0, 0, false
+			return 0, false
 		}
 		v[i], b = x, b[n:]
 	}
-	return v[0], v[2], true
-}
-
-// blobSizeCollector writes how many live bytes of each blob file this SST refers to.
-//
-//	+----------------+-----------------------+------------------+
-//	| n varint32     | blob file number      | bytes, the sum   |  n times, ascending file numbers
-//	|                | varint                | of size, varint  |
-//	+----------------+-----------------------+------------------+
-//
-// The property is absent when the file has no blob index. A missing or wrong one can cost data: Titan removes a blob file
-// that no SST refers to. Source: titan src/blob_file_size_collector.cc, master.
-type blobSizeCollector struct{ files map[uint64]uint64 }
-
-// NewBlobSizeCollector collects what Titan's BlobFileSizeCollector would; for every column family of a DB that is opened
-// through Titan.
-func NewBlobSizeCollector() Collector { return &blobSizeCollector{} }
-
-func (c *blobSizeCollector) Name() string { return "BlobFileSizeCollector" }
-
-func (c *blobSizeCollector) Add(_ []byte, kind byte, value []byte) {
-	if kind != KindBlobIndex {
-		return
-	}
-	file, size, ok := parseBlobIndex(value)
-	if !ok {
-		return
-	}
-	if c.files == nil {
-		c.files = make(map[uint64]uint64)
-	}
-	c.files[file] += size
-}
-
-func (c *blobSizeCollector) Finish(props map[string]string) {
-	if len(c.files) == 0 {
-		return
-	}
-	numbers := make([]uint64, 0, len(c.files))
-	for n := range c.files {
-		numbers = append(numbers, n)
-	}
-	slices.Sort(numbers)
-	b := binary.AppendUvarint(nil, uint64(len(numbers)))
-	for _, n := range numbers {
-		b = binary.AppendUvarint(binary.AppendUvarint(b, n), c.files[n])
-	}
-	props[PropBlobSize] = string(b)
+	return v[2], true
 }

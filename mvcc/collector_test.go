@@ -165,17 +165,6 @@ func TestRangeCollectorCountsBlobs(t *testing.T) {
 	expectProps(t, collect(NewRangeCollector(RangeOptions{}), func(c Collector) { c.Add([]byte("a"), KindDelete, nil) }), "tikv.range_index=")
 }
 
-func TestBlobSizeCollector(t *testing.T) {
-	got := collect(NewBlobSizeCollector(), func(c Collector) {
-		c.Add([]byte("a"), KindBlobIndex, []byte{1, 9, 0, 100})
-		c.Add([]byte("b"), KindBlobIndex, []byte{1, 7, 0, 5})
-		c.Add([]byte("c"), KindBlobIndex, []byte{1, 9, 100, 100})
-		c.Add([]byte("d"), KindPut, []byte{1, 9, 100, 100})
-	})
-	expectProps(t, got, "TitanDB.blob_discardable_size=02070509C801")
-	expectProps(t, collect(NewBlobSizeCollector(), func(c Collector) { c.Add([]byte("a"), KindPut, nil) }), "")
-}
-
 func TestTTLCollector(t *testing.T) {
 	value := func(expire uint64) []byte { return binary.BigEndian.AppendUint64([]byte("v"), expire) }
 	got := collect(NewTTLCollector(), func(c Collector) {
@@ -212,7 +201,6 @@ func TestCollectorNames(t *testing.T) {
 		"tikv.range-properties-collector":      NewRangeCollector(RangeOptions{}),
 		"tikv.ttl-properties-collector":        NewTTLCollector(),
 		"tikv.rawkv-mvcc-properties-collector": NewRawMVCCCollector(RawMVCCOptions{}),
-		"BlobFileSizeCollector":                NewBlobSizeCollector(),
 	} {
 		if c.Name() != want {
 			t.Errorf("%s, want %s", c.Name(), want)

@@ -198,7 +198,7 @@ func FuzzRawValuesAndCollectors(f *testing.F) {
 		props := make(map[string]string)
 		for _, c := range []Collector{
 			NewMVCCCollector(MVCCOptions{StaleTS: true}), NewRangeCollector(RangeOptions{}), NewTTLCollector(),
-			NewRawMVCCCollector(RawMVCCOptions{}), NewBlobSizeCollector(),
+			NewRawMVCCCollector(RawMVCCOptions{}),
 		} {
 			c.Add(key, kind, value)
 			c.Add(key, kind, value)

@@ -186,18 +186,6 @@ func (w *Writer) AddRangeDel(d ikey.RangeDel) error {
 	return nil
 }
 
-// EstimatedSize is about what Finish would give now, in bytes: to cut tables at a target size.
-func (w *Writer) EstimatedSize() uint64 {
-	n := w.off + uint64(w.data.size()+w.index.size()) + footerSize
-	if w.o.Filter != FilterNone {
-		n += uint64(len(w.bloom.hashes)) * bloomBitsPerKey / 8
-	}
-	for _, d := range w.dels {
-		n += uint64(len(d.Start) + len(d.End) + 12)
-	}
-	return n
-}
-
 func (w *Writer) fail(err error) error {
 	w.err = err
 	return err
