@@ -321,13 +321,18 @@ func (h *hand) chosen() ([]scan.Region, error) {
 // wontStart lists the regions that break a start rule now.
 func wontStart(s *scan.Store) ([]uint64, error) {
 	_, ps, err := planRegions(s, mvcc.MaxTS)
+	return brokenRegions(ps), err
+}
+
+// brokenRegions are those that a start rule stands against.
+func brokenRegions(ps []plan.Problem) []uint64 {
 	var out []uint64
 	for _, p := range ps {
 		if p, ok := p.(*plan.RegionStart); ok && !slices.Contains(out, p.Region) {
 			out = append(out, p.Region)
 		}
 	}
-	return out, err
+	return out
 }
 
 func (h *hand) apply(ctx context.Context) (*HandResult, error) {

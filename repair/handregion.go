@@ -121,9 +121,7 @@ func tailChanges(s raftlog.Store, rp *regionPlan) (int, error) {
 // starts asks whether TiKV would start the region with its new records.
 func (h *hand) starts(in raftstate.StartInput) {
 	in.StoreID = h.s.Ident.StoreID
-	for _, v := range raftstate.StartCheck(in) {
-		h.problems = append(h.problems, &plan.RegionStart{Store: in.StoreID, Region: in.Region.Region.ID, Reason: v.Error()})
-	}
+	h.problems = append(h.problems, startProblems(in)...)
 }
 
 // multiStore is the problem that other replicas would differ; once is enough.

@@ -120,11 +120,8 @@ func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Pro
 		rp.raft = &st
 	}
 	rp.derived = raftstate.Derive(rp.raft, r.Apply)
-	var problems []plan.Problem
 	terms := &raftlog.Terms{Store: s.Raft, Region: r.ID}
-	for _, v := range raftstate.StartCheck(raftstate.StartInput{StoreID: s.Ident.StoreID, Region: r.State, Raft: rp.raft, Apply: r.Apply, EntryTerm: terms.Term}) {
-		problems = append(problems, &plan.RegionStart{Store: s.Ident.StoreID, Region: r.ID, Reason: v.Error()})
-	}
+	problems := startProblems(raftstate.StartInput{StoreID: s.Ident.StoreID, Region: r.State, Raft: rp.raft, Apply: r.Apply, EntryTerm: terms.Term})
 	if terms.Err != nil {
 		return rp, nil, terms.Err
 	}
@@ -149,6 +146,18 @@ func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Pro
 		rp.epoch.Version = max(rp.epoch.Version, rp.tail.MaxEpoch.Version) + 1
 	}
 	return rp, problems, nil
+}
+
+// startProblems are the start rules that keep TiKV from starting. What only older lines object to is legal for the one that wrote the store
+// (entries applied before they were persisted, 8.2 and later).
+func startProblems(in raftstate.StartInput) []plan.Problem {
+	var out []plan.Problem
+	for _, v := range raftstate.StartCheck(in) {
+		if v.Consequence != raftstate.StopsOldLines {
+			out = append(out, &plan.RegionStart{Store: in.StoreID, Region: in.Region.Region.ID, Reason: v.Error()})
+		}
+	}
+	return out
 }
 
 // applyTails puts the tails that can be applied on top of the store's view, so that what they hold at or below T is not lost.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tikv-repair/tikv-repair/engine"
@@ -36,19 +37,21 @@ type ResetOptions struct {
 
 // ResetPlan is what plan.json in the backup records of a rewind.
 type ResetPlan struct {
-	Format      int       `json:"format"`
-	Verb        string    `json:"verb"`
-	Tool        string    `json:"tool_version"`
-	PlanID      string    `json:"plan_id"`
-	ClusterID   uint64    `json:"cluster_id"`
-	StoreID     uint64    `json:"store_id"`
-	T           mvcc.TS   `json:"to_ts"`
-	ToTime      string    `json:"to_time"`
-	SafePoint   *mvcc.TS  `json:"safe_point,omitempty"`
-	Force       []string  `json:"force,omitempty"`
-	Fingerprint string    `json:"fingerprint"`
-	Preview     *Preview  `json:"preview"`
-	Written     time.Time `json:"written"`
+	Format      int      `json:"format"`
+	Verb        string   `json:"verb"`
+	Tool        string   `json:"tool_version"`
+	PlanID      string   `json:"plan_id"`
+	ClusterID   uint64   `json:"cluster_id"`
+	StoreID     uint64   `json:"store_id"`
+	T           mvcc.TS  `json:"to_ts"`
+	ToTime      string   `json:"to_time"`
+	SafePoint   *mvcc.TS `json:"safe_point,omitempty"`
+	Force       []string `json:"force,omitempty"`
+	Fingerprint string   `json:"fingerprint"`
+	// Broken are regions that TiKV would not have started before, which the operator accepted: they do not keep the fence up.
+	Broken  []uint64  `json:"broken_before,omitempty"`
+	Preview *Preview  `json:"preview"`
+	Written time.Time `json:"written"`
 }
 
 const planFormat = 1
@@ -124,6 +127,7 @@ type reset struct {
 	regions []regionPlan
 	preview *Preview
 	waiting []string // files of snap/ and import/ that are set aside
+	broken  []uint64 // regions that TiKV would not start before the rewind either
 }
 
 func (r *reset) run(ctx context.Context) (*Result, error) {
@@ -199,7 +203,7 @@ func (r *reset) resume(ctx context.Context) (*Result, error) {
 		r.force(n)
 	}
 	// A rerun must give the same files, and must not ask again for what was stated.
-	r.o.SafePoint, r.o.Now, r.preview = p.SafePoint, p.Written, p.Preview
+	r.o.SafePoint, r.o.Now, r.preview, r.broken = p.SafePoint, p.Written, p.Preview, p.Broken
 	r.o.Say("continuing plan %s, interrupted in state %s", f.PlanID, tx.J.State)
 	switch tx.J.State {
 	case edit.Begun:
@@ -251,6 +255,7 @@ func (r *reset) plan(ctx context.Context) error {
 	if r.regions, regionProblems, err = planRegions(r.s, r.o.T); err != nil {
 		return err
 	}
+	r.broken = brokenRegions(regionProblems)
 	// Before anything is read: what the tails hold counts like what the logs hold.
 	if err := applyTails(r.s, r.regions); err != nil {
 		return err
@@ -337,7 +342,7 @@ func (r *reset) apply(ctx context.Context) (*Result, error) {
 		}
 		id := planID("reset", print, r.o.T.String(), r.o.Now)
 		p := &ResetPlan{Format: planFormat, Verb: "reset", Tool: r.o.Version, PlanID: id, ClusterID: s.Ident.ClusterID, StoreID: s.Ident.StoreID,
-			T: r.o.T, ToTime: timeOf(r.o.T), SafePoint: r.o.SafePoint, Fingerprint: print, Preview: r.preview, Written: r.o.Now}
+			T: r.o.T, ToTime: timeOf(r.o.T), SafePoint: r.o.SafePoint, Fingerprint: print, Broken: r.broken, Preview: r.preview, Written: r.o.Now}
 		for n := range r.o.Force {
 			p.Force = append(p.Force, n)
 		}
@@ -428,6 +433,7 @@ func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.Truth == truthStarts && slices.Contains(r.broken, f.Region) })
 	if len(findings) > 0 {
 		return nil, &base.Error{Class: base.ErrPartial, Op: "verify", Path: r.s.Layout.Dir, Offset: -1,
 			Reason: fmt.Sprintf("%s (%d findings); the fence stays", findings[0], len(findings)), Next: "tikv-repair undo " + r.s.Layout.Dir}

@@ -40,6 +40,9 @@ type Finding struct {
 	What   string `json:"what"`
 }
 
+// truthStarts: TiKV starts every region.
+const truthStarts = "tikv-starts"
+
 func (f Finding) String() string {
 	s := f.Truth + ": " + f.What
 	if f.CF != "" {
@@ -256,7 +259,7 @@ func (v *verifier) regions(context.Context) error {
 	}
 	for _, p := range ps {
 		if p, ok := p.(*plan.RegionStart); ok {
-			v.add(Finding{Truth: "tikv-starts", Region: p.Region, What: p.Reason})
+			v.add(Finding{Truth: truthStarts, Region: p.Region, What: p.Reason})
 		}
 	}
 	for _, r := range rs {
