@@ -104,19 +104,27 @@ func withZeros(t *testing.T, mem *vfs.MemFS) *vfs.MemFS {
 	return settle(t, mem)
 }
 
-// cutting makes cut-tail the command under test.
-func cutting(before *vfs.MemFS) option {
+// byHand makes an edit of single regions the command under test.
+func byHand(before *vfs.MemFS, v repair.HandVerb, args repair.HandArgs, force ...string) option {
 	return func(w *world) {
 		w.before = before
 		w.edit = func(fs base.FS, at time.Time) (*repair.Result, error) {
-			res, err := repair.Hand(context.Background(), fs, dataDir, scan.Options{}, repair.HandOptions{Verb: repair.CutTail, Now: at, Threads: 1,
-				Force: map[string]bool{"raft-tail": true, "multi-store": true}})
+			o := repair.HandOptions{Verb: v, Args: args, Now: at, Threads: 1, Force: map[string]bool{}}
+			for _, f := range force {
+				o.Force[f] = true
+			}
+			res, err := repair.Hand(context.Background(), fs, dataDir, scan.Options{}, o)
 			if res == nil {
 				return nil, err
 			}
 			return &repair.Result{State: res.State, PlanID: res.PlanID}, err
 		}
 	}
+}
+
+// cutting makes cut-tail of all regions the command under test.
+func cutting(before *vfs.MemFS) option {
+	return byHand(before, repair.CutTail, repair.HandArgs{}, "raft-tail", "multi-store")
 }
 
 // halfPublished gives the store in which the raft store is already new and the key-value database still old, as an interrupted edit leaves it.
@@ -189,4 +197,63 @@ func TestCrashCutTailRaftEngine(t *testing.T) {
 func TestCrashCutTailRaftRocksDB(t *testing.T) {
 	w := newWorld(t, cutting(storeOf(t, "multi4-dr-learner", "/store0")))
 	w.everyWrite(false)
+}
+
+// The other edits by hand, on both raft stores: one region each. Those that change the key-value database alone have one switch.
+func TestCrashByHand(t *testing.T) {
+	for _, store := range []struct {
+		name   string
+		mem    func(t *testing.T) *vfs.MemFS
+		stride int // of the edits of the key-value database alone, which are the same on both
+	}{
+		{"raft-engine", func(t *testing.T) *vfs.MemFS { return withTails(t, storeOf(t, "multi5-lost3", "/store0")) }, 1},
+		{"raft RocksDB", func(t *testing.T) *vfs.MemFS { return storeOf(t, "multi4-dr-learner", "/store0") }, 4},
+	} {
+		before := store.mem(t)
+		id, own := tailed(t, before)
+		regions := []uint64{id}
+		for _, c := range []struct {
+			verb  repair.HandVerb
+			args  repair.HandArgs
+			force []string
+			raft  bool // what changes is in the raft store, otherwise in the key-value database
+		}{
+			{repair.CutTail, repair.HandArgs{Regions: regions, KeepHistory: true}, []string{"raft-tail", "multi-store"}, true},
+			{repair.Tombstone, repair.HandArgs{Regions: regions}, nil, false},
+			{repair.SetPeers, repair.HandArgs{Regions: regions, Peers: []raftstate.Peer{own, {ID: 9001, StoreID: 9000, Role: raftstate.Learner}}}, []string{"multi-store"}, false},
+		} {
+			t.Run(store.name+"/"+string(c.verb), func(t *testing.T) {
+				w := newWorld(t, byHand(before.CrashClone(vfs.CrashCloneCfg{}), c.verb, c.args, c.force...))
+				defer w.report(time.Now())
+				stride := store.stride
+				if c.raft {
+					stride = 1
+				}
+				if (kvOf(w.beforeSum) == kvOf(w.afterSum)) != c.raft || (raftOf(w.beforeSum) != raftOf(w.afterSum)) != c.raft {
+					t.Errorf("the key-value database changes: %v, the raft store: %v", kvOf(w.beforeSum) != kvOf(w.afterSum), raftOf(w.beforeSum) != raftOf(w.afterSum))
+				}
+				for _, v := range []verb{w.resetVerb(string(c.verb), w.before), w.undoVerb("undo", w.after)} {
+					w.failWrites(v, stride)
+					w.cutPower(v, stride)
+				}
+			})
+		}
+	}
+}
+
+// tailed is the first region of a store with entries that are not applied, and its own peer.
+func tailed(t *testing.T, mem *vfs.MemFS) (uint64, raftstate.Peer) {
+	t.Helper()
+	s, err := scan.Open(base.NewMem(mem), dataDir, scan.Options{})
+	must(t, err)
+	defer s.Close()
+	for _, r := range s.Regions {
+		if r.Live() && stateOf(t, s, r.ID).LastIndex > r.Apply.AppliedIndex {
+			if own, ok := r.State.Region.PeerOn(s.Ident.StoreID); ok {
+				return r.ID, own
+			}
+		}
+	}
+	t.Fatal("no region has a tail")
+	return 0, raftstate.Peer{}
 }
