@@ -1,6 +1,7 @@
 package raftstate
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/pingcap/kvproto/pkg/raft_cmdpb"
@@ -39,6 +40,20 @@ func (t AdminType) String() string {
 
 // MarshalText gives String.
 func (t AdminType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (t *AdminType) UnmarshalText(b []byte) error {
+	if v, ok := raft_cmdpb.AdminCmdType_value[string(b)]; ok {
+		*t = AdminType(v)
+		return nil
+	}
+	v, err := strconv.ParseInt(string(b), 10, 32)
+	if err != nil {
+		return fmt.Errorf("unknown admin command %q", b)
+	}
+	*t = AdminType(v)
+	return nil
+}
 
 // EpochCheck says which part of the region epoch an entry's header must equal when it is applied; otherwise the entry
 // becomes a no-op.
