@@ -360,17 +360,31 @@ type MissingValue struct {
 	Key      string  `json:"key"` // user key, upper-case hex
 	CommitTS mvcc.TS `json:"commit_ts"`
 	StartTS  mvcc.TS `json:"start_ts"`
+	// SafePoint is the cluster's GC safe point if it is known and the version was superseded below it.
+	SafePoint mvcc.TS `json:"safe_point,omitempty"`
 }
 
-func (*MissingValue) Name() string       { return "missing-value" }
-func (*MissingValue) Severity() Severity { return Warning }
+func (*MissingValue) Name() string { return "missing-value" }
+func (p *MissingValue) Severity() Severity {
+	if p.SafePoint != 0 {
+		return Info
+	}
+	return Warning
+}
 func (p *MissingValue) Where() string {
 	return strings.TrimPrefix(atStore(p.Store)+", key "+p.Key, ", ")
 }
 func (p *MissingValue) What() string {
-	return fmt.Sprintf("the version committed at %s has no row at %s in the default column family", p.CommitTS, p.StartTS)
+	s := fmt.Sprintf("the version committed at %s has no row at %s in the default column family", p.CommitTS, p.StartTS)
+	if p.SafePoint != 0 {
+		s += fmt.Sprintf("; it was superseded below the safe point %s: garbage collection was at it, and nobody reads it", p.SafePoint)
+	}
+	return s
 }
-func (*MissingValue) Next() string {
+func (p *MissingValue) Next() string {
+	if p.SafePoint != 0 {
+		return "nothing has to be done"
+	}
 	return "look at the key with mvcc; another replica may have the value"
 }
 

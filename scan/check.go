@@ -13,6 +13,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/crypt"
+	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/plan"
 )
 
@@ -21,6 +22,10 @@ type CheckOptions struct {
 	Open Options
 	// Quick reads no data blocks on purpose: files, properties and boundaries, region states, the ends of the raft logs.
 	Quick   bool
+	// SafePoint is the cluster's GC safe point; 0: not known. It tells what garbage collection can have taken from what it cannot.
+	SafePoint mvcc.TS
+	// Joined: other directories are checked as well, and CheckTogether follows. Gaps are its matter then.
+	Joined  bool
 	Threads int // 0: one a core
 	Meter   *Meter
 }
@@ -36,6 +41,9 @@ type CheckCounts struct {
 	Writes     uint64 `json:"write_records"`
 	Values     uint64 `json:"values"` // rows of the default column family, raw pairs included
 	Locks      uint64 `json:"locks"`
+	// Snapshots in snap/ and tables in import/, whether anything waits for them or not.
+	Snapshots   int `json:"snapshots"`
+	ImportFiles int `json:"import_files"`
 }
 
 // CheckResult is what a check found.
@@ -50,6 +58,9 @@ type CheckResult struct {
 	// NotChecked says what could not be looked at because of a finding, or was left out on purpose.
 	NotChecked []string
 	Counts     CheckCounts
+
+	regions     []Region // for CheckTogether
+	regionsRead bool     // all of them
 }
 
 // Worst is the severity of the worst finding; plan.Info without one.
@@ -92,7 +103,7 @@ func Check(ctx context.Context, fs base.FS, dir string, o CheckOptions) (*CheckR
 	c.s = &Store{FS: fs, Layout: l, locks: locks, o: o.Open}
 	defer c.s.Close()
 	c.open()
-	for _, step := range []func(context.Context) error{c.marks, c.files, c.blobFiles, c.identity, c.regions, c.raft, c.records} {
+	for _, step := range []func(context.Context) error{c.marks, c.files, c.blobFiles, c.identity, c.regions, c.raft, c.waiting, c.records} {
 		if err := interrupted(ctx); err != nil {
 			return nil, err
 		}
@@ -111,6 +122,10 @@ type checker struct {
 	ident       bool            // the identity is known
 	regionsRead bool            // every region state was read and decodes
 	badApply    map[uint64]bool // regions whose apply state is there and does not decode
+	applyStates []uint64        // regions with an apply state
+	snapStates  []uint64        // regions with the raft state of a snapshot
+	ingests     []waitingIngest // of log entries that are not applied
+	tailsUnread bool            // not all of those entries were read
 
 	mu     sync.Mutex
 	res    *CheckResult
@@ -127,6 +142,7 @@ func (c *checker) done() *CheckResult {
 	r := c.res
 	if c.s != nil {
 		r.ClusterID, r.StoreID = c.s.Ident.ClusterID, c.s.Ident.StoreID
+		r.regions, r.regionsRead = c.s.Regions, c.regionsRead && c.ident
 	}
 	plan.Sort(r.Findings)
 	slices.SortFunc(r.NotChecked, cmp.Compare)

@@ -128,12 +128,14 @@ type shard struct {
 	wants   []want    // versions and locks of the key that wait for their default row
 	owners  []mvcc.TS // start_ts of locks of the key that own a default row without needing it
 	newest  bool      // no Put or Delete of the key was met yet
+	over    mvcc.TS   // commit_ts of the last Put or Delete of the key that was met: what supersedes the next one
 	tainted bool      // a record of the key does not decode: what it owns is not known
 }
 
 // want is a default row that must exist.
 type want struct {
 	start, commit mvcc.TS
+	over          mvcc.TS // commit_ts of the version that supersedes this one
 	newest, lock  bool
 }
 
@@ -296,7 +298,7 @@ func (w *shard) badRecord(cf string, key []byte, err error) {
 // wanted by nobody is an orphan; once rows older than a wanted one come, or none, it is missing. So only what overlaps in time is
 // held in memory, however many versions a key has.
 func (w *shard) versions(ctx context.Context) error {
-	w.wants, w.owners, w.newest, w.tainted = w.wants[:0], w.owners[:0], true, false
+	w.wants, w.owners, w.newest, w.over, w.tainted = w.wants[:0], w.owners[:0], true, 0, false
 	if w.l.ok && bytes.Equal(w.l.User(), w.key) {
 		w.lock()
 		w.l.Next()
@@ -372,14 +374,16 @@ func (w *shard) write(commit mvcc.TS) {
 	if p.Type == mvcc.WriteRollback && p.StartTS != commit || p.StartTS > commit {
 		w.c.add(&plan.TimestampOrder{Store: w.c.store(), Key: w.user(), Type: typeName(p.Type), CommitTS: commit, StartTS: p.StartTS})
 		w.tainted = true // its row, if it has one, cannot be found in order
-		w.newest = w.newest && p.Type != mvcc.WritePut && p.Type != mvcc.WriteDelete
+		if p.Type == mvcc.WritePut || p.Type == mvcc.WriteDelete {
+			w.newest, w.over = false, commit
+		}
 		return
 	}
 	if p.NeedsDefault() {
-		w.wants = append(w.wants, want{start: p.StartTS, commit: commit, newest: w.newest})
+		w.wants = append(w.wants, want{start: p.StartTS, commit: commit, over: w.over, newest: w.newest})
 	}
 	if p.Type == mvcc.WritePut || p.Type == mvcc.WriteDelete {
-		w.newest = false
+		w.newest, w.over = false, commit
 	}
 }
 
@@ -392,7 +396,7 @@ func (w *shard) row(start mvcc.TS) {
 		w.wants = slices.Delete(w.wants, i, i+1)
 	}
 	if !owned && !w.tainted {
-		w.c.add(&plan.OrphanRow{Store: w.c.store(), Key: w.user(), StartTS: start})
+		w.c.add(&plan.OrphanRow{Store: w.c.store(), Key: w.user(), StartTS: start, SafePoint: w.c.o.SafePoint})
 	}
 	w.missing(start, false)
 	w.value(CFDefault, w.d)
@@ -400,16 +404,21 @@ func (w *shard) row(start mvcc.TS) {
 
 // missing reports the rows that can no longer come: those above start, or all at the end of the key. A version that a newer Put or
 // Delete supersedes may have lost its row to a garbage collection that crashed before it removed the version itself; nobody
-// reads it any more once the safe point has passed (compaction_filter.rs writes the deletions of rows first).
+// reads it any more once the safe point has passed (compaction_filter.rs writes the deletions of rows first). With a known safe point that is
+// told: a version that was superseded above it is still read.
 func (w *shard) missing(start mvcc.TS, all bool) {
 	w.wants = slices.DeleteFunc(w.wants, func(x want) bool {
 		if !all && x.start <= start {
 			return false
 		}
-		if x.newest || x.lock {
+		safe := w.c.o.SafePoint
+		switch {
+		case x.newest || x.lock:
 			w.c.add(&plan.LostValue{Store: w.c.store(), Key: w.user(), Lock: x.lock, CommitTS: x.commit, StartTS: x.start})
-		} else {
-			w.c.add(&plan.MissingValue{Store: w.c.store(), Key: w.user(), CommitTS: x.commit, StartTS: x.start})
+		case safe != 0 && x.over > safe:
+			w.c.add(&plan.LostValue{Store: w.c.store(), Key: w.user(), CommitTS: x.commit, StartTS: x.start, Until: x.over, SafePoint: safe})
+		default:
+			w.c.add(&plan.MissingValue{Store: w.c.store(), Key: w.user(), CommitTS: x.commit, StartTS: x.start, SafePoint: safe})
 		}
 		return true
 	})

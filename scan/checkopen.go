@@ -155,11 +155,13 @@ func (c *checker) loadRegions() bool {
 					s.Regions = append(s.Regions, r)
 				}
 			case ok && kind == raftstate.KeyApplyState:
+				c.applyStates = append(c.applyStates, id)
 				var a raftstate.RaftApplyState
 				if a, err = raftstate.ParseRaftApplyState(value); err == nil {
 					applies[id] = &a
 				}
 			case ok && kind == raftstate.KeySnapshotRaftState:
+				c.snapStates = append(c.snapStates, id)
 				_, err = raftstate.ParseRaftLocalState(value)
 			case ok && kind == raftstate.KeyRaftState:
 				// TiKV 4.0 wrote the raft state of a region that tikv-ctl recreated into the wrong database.

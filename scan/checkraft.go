@@ -3,6 +3,7 @@ package scan
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tikv-repair/tikv-repair/engine/raftlog"
 	"github.com/tikv-repair/tikv-repair/plan"
@@ -12,6 +13,7 @@ import (
 // raft looks at the raft log and the start rules of every live region.
 func (c *checker) raft(ctx context.Context) error {
 	s := c.s
+	c.tailsUnread = s.Raft == nil || c.o.Quick || !c.regionsRead
 	if s.Raft == nil || s.DB == nil {
 		return nil
 	}
@@ -49,12 +51,12 @@ func (c *checker) raft(ctx context.Context) error {
 		}
 		if d, ok := logs[r.ID]; ok {
 			c.res.Counts.RaftLogs++
-			if err := c.raftLog(ctx, r.ID, d); err != nil {
+			if err := c.raftLog(ctx, r, d); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	return c.raftLeftovers()
 }
 
 // raftBlocks verifies every entries block of a raft-engine that a live entry lies in.
@@ -97,7 +99,8 @@ func (c *checker) raftDamage(err error) {
 
 // raftLog looks for holes in (truncated, last] and for entries that do not decode. A quick check compares the ends only. Entries
 // that were applied before they were persisted lie above last: their absence is legal.
-func (c *checker) raftLog(ctx context.Context, region uint64, d raftstate.Derived) error {
+func (c *checker) raftLog(ctx context.Context, r Region, d raftstate.Derived) error {
+	region := r.ID
 	if d.Last <= d.Truncated.Index {
 		return nil
 	}
@@ -124,6 +127,7 @@ func (c *checker) raftLog(ctx context.Context, region uint64, d raftstate.Derive
 	}
 	at := d.Truncated.Index + 1
 	var n uint64
+	sim := newEpochSim(r.State)
 	err := c.s.Raft.Entries(region, at, next(d.Last), func(e raftstate.Entry) error {
 		if n&255 == 0 {
 			if err := interrupted(ctx); err != nil {
@@ -135,8 +139,12 @@ func (c *checker) raftLog(ctx context.Context, region uint64, d raftstate.Derive
 			lost(at, e.Index-1, missing)
 		}
 		at = e.Index + 1
-		if _, err := raftstate.Decode(e); err != nil {
+		cmd, err := raftstate.Decode(e)
+		switch {
+		case err != nil:
 			lost(e.Index, e.Index, "it does not decode: "+err.Error())
+		case e.Index > d.Applied:
+			c.tailEntry(r, d, sim, e, cmd)
 		}
 		return nil
 	})
@@ -150,4 +158,71 @@ func (c *checker) raftLog(ctx context.Context, region uint64, d raftstate.Derive
 		lost(at, d.Last, missing)
 	}
 	return nil
+}
+
+// raftLeftovers looks for regions that the raft store knows and the key-value database does not, and for records of the raft column family
+// that belong to no region. A peer that was created by a message and has not got its snapshot yet is legal: it has a vote, and no log.
+func (c *checker) raftLeftovers() error {
+	if !c.regionsRead {
+		return nil
+	}
+	s := c.s
+	left := c.stateLeftovers()
+	ids, err := s.Raft.Regions()
+	if err != nil {
+		c.raftDamage(err)
+		return nil
+	}
+	for _, id := range ids {
+		if slices.ContainsFunc(s.Regions, func(r Region) bool { return r.ID == id }) {
+			continue
+		}
+		st, err := s.raftStateOf(id)
+		if err != nil {
+			c.fail(fmt.Sprintf("raft state of region %d", id), err)
+			continue
+		}
+		first, last, ok, err := s.Raft.Bounds(id)
+		if err != nil {
+			c.raftDamage(err)
+			continue
+		}
+		if st != nil && (ok || st.LastIndex > 0) {
+			left[id] = append(left[id], fmt.Sprintf("a raft state (term %d, commit %d, last %d)", st.HardState.Term, st.HardState.Commit, st.LastIndex))
+		}
+		if ok {
+			left[id] = append(left[id], fmt.Sprintf("log entries %d to %d", first, last))
+		}
+	}
+	for id, records := range left {
+		if len(records) > 0 {
+			c.add(&plan.RegionLeftover{Store: c.store(), Region: id, Records: records})
+		}
+	}
+	return nil
+}
+
+// stateLeftovers gives the records of regions without a region state, by region, and reports snapshot states that TiKV has forgotten to
+// remove: it does so together with the end of the state Applying.
+func (c *checker) stateLeftovers() map[uint64][]string {
+	left := map[uint64][]string{}
+	known := map[uint64]raftstate.PeerState{}
+	for _, r := range c.s.Regions {
+		known[r.ID] = r.State.State
+	}
+	for _, id := range c.applyStates {
+		if _, ok := known[id]; !ok {
+			left[id] = append(left[id], "an apply state")
+		}
+	}
+	for _, id := range c.snapStates {
+		state, ok := known[id]
+		switch {
+		case !ok:
+			left[id] = append(left[id], "the raft state of a snapshot")
+		case state != raftstate.Applying:
+			c.add(&plan.RegionLeftover{Store: c.store(), Region: id, State: state.String(), Records: []string{"raft state of a snapshot"}})
+		}
+	}
+	return left
 }

@@ -57,7 +57,7 @@ func (c *checker) ranges() {
 	if len(live) == 0 {
 		return
 	}
-	gaps := c.regionsRead && c.ident && c.alone()
+	gaps := c.regionsRead && c.ident && !c.o.Joined && c.alone()
 	gap := func(start, end []byte, after, before uint64) {
 		if gaps {
 			c.add(&plan.RegionGap{Store: c.store(), Start: upperHex(start), End: upperHex(end), After: after, Before: before})

@@ -236,6 +236,9 @@ func TestPatchedGlobalSeqno(t *testing.T) {
 		if err := sameRecords(points, []record{put("a", 12345, "x")}); err != nil {
 			t.Error(err)
 		}
+		if off, ok := r.GlobalSeqOffset(); !ok || off != int64(at) {
+			t.Errorf("the sequence number is at %d, not at %d (%v)", at, off, ok)
+		}
 		if err := errors.Join(r.VerifyChecksums(), r.Close()); err != nil {
 			t.Error(err)
 		}

@@ -241,19 +241,39 @@ func (r *Reader) readProperties() error {
 
 // patchedProperties tells whether the properties block verifies with the bytes of the global sequence number zeroed.
 func (r *Reader) patchedProperties(h handle, raw []byte) bool {
-	at := -1
-	bad := eachEntry(raw[:h.size], func(key, value []byte, off int) string {
-		if string(key) == propGlobalSeqno && len(value) == 8 {
-			at = off
-		}
-		return ""
-	})
-	if bad != "" || at < 0 {
+	at, ok := globalSeqIn(raw[:h.size])
+	if !ok {
 		return false
 	}
 	zeroed := append([]byte(nil), raw...)
 	clear(zeroed[at : at+8])
 	return r.checksumError(h, zeroed) == nil
+}
+
+// globalSeqIn finds the 8 bytes of the global sequence number in a properties block that is not compressed.
+func globalSeqIn(block []byte) (at int, ok bool) {
+	bad := eachEntry(block, func(key, value []byte, off int) string {
+		if string(key) == propGlobalSeqno && len(value) == 8 {
+			at, ok = off, true
+		}
+		return ""
+	})
+	return at, ok && bad == ""
+}
+
+// GlobalSeqOffset is where the 8 bytes of the global sequence number lie in a file that was made for ingestion; false when the file has none,
+// or its properties are compressed. They are the only bytes of a table that are ever written in place.
+func (r *Reader) GlobalSeqOffset() (off int64, ok bool) {
+	h, there := r.meta[metaProperties]
+	if !there {
+		return 0, false
+	}
+	raw, err := r.rawBlock(h, nil)
+	if err != nil || raw[h.size] != CompressionNone {
+		return 0, false
+	}
+	at, ok := globalSeqIn(raw[:h.size])
+	return int64(h.off) + int64(at), ok
 }
 
 // readGlobalSeq decides whether the file's records take their sequence number from the MANIFEST.
