@@ -23,7 +23,7 @@ func (c *checker) raft(ctx context.Context) error {
 		if !r.Live() {
 			continue
 		}
-		st, err := s.raftStateOf(r.ID)
+		st, err := s.RaftStateOf(r.ID)
 		if err != nil {
 			c.fail(fmt.Sprintf("raft state of region %d", r.ID), err)
 			continue
@@ -177,7 +177,7 @@ func (c *checker) raftLeftovers() error {
 		if slices.ContainsFunc(s.Regions, func(r Region) bool { return r.ID == id }) {
 			continue
 		}
-		st, err := s.raftStateOf(id)
+		st, err := s.RaftStateOf(id)
 		if err != nil {
 			c.fail(fmt.Sprintf("raft state of region %d", id), err)
 			continue

@@ -157,7 +157,7 @@ func (c *checker) sound(spans []checkSpan) []checkSpan {
 
 // startRules tests whether a starting TiKV takes a region, and reports each kind of consequence once.
 func (c *checker) startRules(r Region, raft *raftstate.RaftLocalState) error {
-	vs, err := c.s.startCheck(r, raft)
+	vs, err := c.s.StartCheck(r, raft)
 	if err != nil {
 		if isInterrupted(err) {
 			return err
@@ -181,4 +181,4 @@ func (c *checker) startRules(r Region, raft *raftstate.RaftLocalState) error {
 }
 
 // newerLine tells whether a release behind all old lines wrote the store.
-func (c *checker) newerLine() bool { return c.s.line().Dialect == "8.10" }
+func (c *checker) newerLine() bool { return c.s.Line().Dialect == "8.10" }

@@ -2,7 +2,6 @@ package scan
 
 import (
 	"bytes"
-	"sort"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
@@ -49,51 +48,37 @@ func (s *Store) parseLock(key, raw []byte) (LockAt, error) {
 	return l, nil
 }
 
-// evidence answers the questions of the lock decisions from this store alone. It keeps one iterator open and is for one
+// Evidence answers the questions of the lock decisions from this store alone. It keeps one iterator open and is for one
 // goroutine.
-type evidence struct {
+type Evidence struct {
 	s      *Store
 	write  *rocks.Visible
-	ranges []Region // live regions by start
+	finder RegionFinder
 }
 
-// newEvidence opens the view; close must be called.
-func (s *Store) newEvidence() (*evidence, error) {
+// Evidence opens the view; Close must be called.
+func (s *Store) Evidence() (*Evidence, error) {
 	w, err := s.DB.CF(CFWrite).NewVisible([]byte{'z'}, []byte{'z' + 1}, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &evidence{s: s, write: w, ranges: s.liveByStart()}, nil
+	return &Evidence{s: s, write: w, finder: s.RegionFinder()}, nil
 }
 
-func (e *evidence) close() error { return e.write.Close() }
-
-func (s *Store) liveByStart() []Region {
-	var out []Region
-	for _, r := range s.Regions {
-		if r.Live() {
-			out = append(out, r)
-		}
-	}
-	sort.Slice(out, func(i, j int) bool {
-		return bytes.Compare(out[i].State.Region.StartKey, out[j].State.Region.StartKey) < 0
-	})
-	return out
-}
+// Close gives the view back.
+func (e *Evidence) Close() error { return e.write.Close() }
 
 // Here tells whether a live region of this store holds the key.
-func (e *evidence) Here(user []byte) bool {
-	enc := mvcc.EncodeBytes(nil, user)
-	i := sort.Search(len(e.ranges), func(i int) bool { return bytes.Compare(e.ranges[i].State.Region.StartKey, enc) > 0 }) - 1
-	if i < 0 {
-		return false
-	}
-	end := e.ranges[i].State.Region.EndKey
-	return len(end) == 0 || bytes.Compare(enc, end) < 0
+func (e *Evidence) Here(user []byte) bool {
+	_, ok := e.Region(user)
+	return ok
 }
 
+// Region is the live region of this store that holds the key.
+func (e *Evidence) Region(user []byte) (Region, bool) { return e.finder.Find(mvcc.LockKey(user)) }
+
 // WriteByStart finds the commit of a transaction at one key: records are looked at from the newest down to commit_ts = start.
-func (e *evidence) WriteByStart(user []byte, start mvcc.TS) (commit mvcc.TS, w mvcc.Write, found bool, err error) {
+func (e *Evidence) WriteByStart(user []byte, start mvcc.TS) (commit mvcc.TS, w mvcc.Write, found bool, err error) {
 	prefix := mvcc.LockKey(user)
 	for ok := e.write.SeekGE(prefix); ok; ok = e.write.Next() {
 		p, ts, isTxn := mvcc.SplitKey(e.write.User())
@@ -113,7 +98,7 @@ func (e *evidence) WriteByStart(user []byte, start mvcc.TS) (commit mvcc.TS, w m
 }
 
 // RollbackAt tells whether the record at (key, start) says that the transaction was rolled back.
-func (e *evidence) RollbackAt(user []byte, start mvcc.TS) (bool, error) {
+func (e *Evidence) RollbackAt(user []byte, start mvcc.TS) (bool, error) {
 	key := mvcc.DataKey(user, start)
 	if !e.write.SeekGE(key) || !bytes.Equal(e.write.User(), key) {
 		return false, e.write.Err()
@@ -123,7 +108,7 @@ func (e *evidence) RollbackAt(user []byte, start mvcc.TS) (bool, error) {
 }
 
 // LockOf reads the lock record of a key.
-func (e *evidence) LockOf(user []byte) ([]mvcc.Lock, error) {
+func (e *Evidence) LockOf(user []byte) ([]mvcc.Lock, error) {
 	key := mvcc.LockKey(user)
 	v, _, ok, err := e.s.DB.CF(CFLock).Get(key)
 	if err != nil || !ok {
@@ -133,7 +118,7 @@ func (e *evidence) LockOf(user []byte) ([]mvcc.Lock, error) {
 	return l.Locks, err
 }
 
-func (e *evidence) parse() (mvcc.Write, error) {
+func (e *Evidence) parse() (mvcc.Write, error) {
 	w, err := mvcc.ParseWrite(e.write.Value())
 	if err != nil {
 		return w, e.s.writeCorrupt(e.write.User(), err)
@@ -151,11 +136,11 @@ func (s *Store) DecideLocks(t mvcc.TS) ([]plan.LockDecision, []plan.Problem, err
 	if err != nil || len(locks) == 0 {
 		return nil, nil, err
 	}
-	ev, err := s.newEvidence()
+	ev, err := s.Evidence()
 	if err != nil {
 		return nil, nil, err
 	}
-	defer ev.close()
+	defer ev.Close()
 	in := make([]plan.LockAt, 0, len(locks))
 	for _, l := range locks {
 		for _, one := range l.Locks {

@@ -140,7 +140,7 @@ func (s *Store) Inspect() *Inspection {
 	l := s.Layout
 	in := &Inspection{
 		Dir: l.Dir, Kind: "tikv", ClusterID: s.Ident.ClusterID, StoreID: s.Ident.StoreID, APIVersion: s.Ident.APIVersion.String(),
-		Line: s.line(), KV: describeDB(s.DB), Regions: s.regionSummary(), Migrating: l.Migrating,
+		Line: s.Line(), KV: describeDB(s.DB), Regions: s.regionSummary(), Migrating: l.Migrating,
 		Backups: []BackupInfo{}, Warnings: append([]string{}, l.Warnings...), Unreadable: []string{},
 	}
 	fail := func(part string, err error) {
@@ -178,9 +178,9 @@ func (s *Store) Inspect() *Inspection {
 	return in
 }
 
-// line tells which RocksDB wrote the store: OPTIONS says so; without it the form of the MANIFEST does, as far as it goes.
+// Line tells which RocksDB wrote the store: OPTIONS says so; without it the form of the MANIFEST does, as far as it goes.
 // The releases are those of TiKV's Cargo.lock, by RocksDB version.
-func (s *Store) line() Line {
+func (s *Store) Line() Line {
 	if o := s.Layout.Options; o != nil && o.RocksDBVersion != "" {
 		l := Line{Version: o.RocksDBVersion, Dialect: "unknown", Evidence: "rocksdb_version in " + s.Layout.OptionsFile}
 		for _, d := range dialects {

@@ -122,7 +122,7 @@ func (s *Store) RaftLogOf(region uint64) (*RaftLogResult, error) {
 		}
 	}
 	var err error
-	if res.raft, err = s.raftStateOf(region); err != nil {
+	if res.raft, err = s.RaftStateOf(region); err != nil {
 		return nil, err
 	}
 	first, last, ok, err := s.Raft.Bounds(region)

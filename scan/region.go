@@ -126,7 +126,7 @@ func (s *Store) regionInfo(r Region) (*RegionInfo, error) {
 	}
 	var err error
 	if s.Raft != nil {
-		if in.Raft, err = s.raftStateOf(r.ID); err != nil {
+		if in.Raft, err = s.RaftStateOf(r.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -136,7 +136,7 @@ func (s *Store) regionInfo(r Region) (*RegionInfo, error) {
 	case s.Raft == nil:
 		in.Verdict = StartVerdict{Starts: StartsUnknown, Text: "TiKV will start this region: unknown, because the raft store was not read"}
 	default:
-		vs, err := s.startCheck(r, in.Raft)
+		vs, err := s.StartCheck(r, in.Raft)
 		if err != nil && !errors.Is(err, base.ErrCorrupt) {
 			return nil, err
 		}
@@ -148,8 +148,8 @@ func (s *Store) regionInfo(r Region) (*RegionInfo, error) {
 	return in, nil
 }
 
-// raftStateOf reads a region's raft state; nil when there is none.
-func (s *Store) raftStateOf(region uint64) (*raftstate.RaftLocalState, error) {
+// RaftStateOf reads a region's raft state; nil when there is none.
+func (s *Store) RaftStateOf(region uint64) (*raftstate.RaftLocalState, error) {
 	raw, ok, err := s.Raft.RaftState(region)
 	if err != nil || !ok {
 		return nil, err
@@ -161,9 +161,9 @@ func (s *Store) raftStateOf(region uint64) (*raftstate.RaftLocalState, error) {
 	return &st, nil
 }
 
-// startCheck tests what a starting server tests. An error of class base.ErrCorrupt beside the violations says that a log entry
+// StartCheck tests what a starting server tests. An error of class base.ErrCorrupt beside the violations says that a log entry
 // could not be read, which a server takes for one that does not exist.
-func (s *Store) startCheck(r Region, raft *raftstate.RaftLocalState) ([]raftstate.Violation, error) {
+func (s *Store) StartCheck(r Region, raft *raftstate.RaftLocalState) ([]raftstate.Violation, error) {
 	terms := &raftlog.Terms{Store: s.Raft, Region: r.ID}
 	in := raftstate.StartInput{StoreID: s.Ident.StoreID, Region: r.State, Raft: raft, Apply: r.Apply, EntryTerm: terms.Term}
 	if r.State.State == raftstate.Applying {

@@ -77,6 +77,7 @@ func newApp(e env) *app {
 	root.AddCommand(
 		a.inspectCmd(), a.mvccCmd(), a.scanCmd(), a.dumpCmd(),
 		a.checkCmd(), a.regionCmd(), a.raftLogCmd(),
+		a.collectCmd(),
 		a.resetCmd(),
 		a.verifyCmd(),
 		a.statusCmd(),
