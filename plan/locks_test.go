@@ -402,6 +402,9 @@ func TestProblemsSortAndRoundTrip(t *testing.T) {
 		&RawData{Store: 1, APIVersion: "V1"}, &RawData{Store: 1, APIVersion: "V2"},
 		&MultiStore{Given: []uint64{1}, Missing: []uint64{2, 3}, Regions: 1}, &Flashback{Store: 1, Region: 2}, &PanicMark{Path: "x"},
 		&WALDamage{Path: "000012.log", Offset: 4, Reason: "checksum"}, &RegionStart{Store: 1, Region: 3, Reason: "r"},
+		&MultiStore{Missing: []uint64{2}, Regions: 1, Verb: "cut-tail"}, &MultiStore{Missing: []uint64{2}, Regions: 2, Verb: "set-peers"},
+		&NeedsSnapshot{Store: 1, Region: 3, Source: "/store2", First: 9, Applied: 5, Last: 6, Committed: 12}, &LogConflict{Store: 1, Region: 3, Source: "/store2", Index: 7},
+		&NotCommitted{Store: 1, Region: 3, Committed: 6, To: 8}, &TailStrategy{Store: 1, Region: 3, Strategy: "keep", Reason: "r"},
 		&BadRecord{CF: "write", Key: "7A", Reason: "r"}, &PendingFile{Path: "snap/x"}, &Unsupported{Feature: "f", Reason: "r"},
 	}
 	ps = append(ps, findings()...)

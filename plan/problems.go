@@ -151,6 +151,8 @@ type MultiStore struct {
 	Given   []uint64 `json:"store_ids"`
 	Missing []uint64 `json:"missing_store_ids"`
 	Regions int      `json:"regions"` // regions with a peer on a missing store
+	// Verb is the edit by hand that asks; empty for one that should see all stores.
+	Verb string `json:"verb,omitempty"`
 }
 
 func (*MultiStore) Name() string       { return "multi-store" }
@@ -159,9 +161,24 @@ func (p *MultiStore) Where() string {
 	return "stores " + strings.Trim(fmt.Sprint(p.Missing), "[]")
 }
 func (p *MultiStore) What() string {
+	switch p.Verb {
+	case "cut-tail":
+		return fmt.Sprintf("%s have other replicas: what is dropped here may be committed and applied there, and this replica would count as having agreed to it",
+			plural(p.Regions, "region"))
+	case "set-peers":
+		return fmt.Sprintf("the new list of %s names peers on other stores: each of them has to have the same list, or two groups with one region id come up",
+			plural(p.Regions, "region"))
+	}
 	return fmt.Sprintf("%s have peers on stores that were not given: their replicas there would not be what they are here", plural(p.Regions, "region"))
 }
-func (*MultiStore) Next() string {
+func (p *MultiStore) Next() string {
+	switch p.Verb {
+	case "cut-tail":
+		return "apply-tail --from DIR2 makes this replica equal to another one without losing anything; --force=multi-store when the others are gone for good, " +
+			"or their logs are cut at the same index"
+	case "set-peers":
+		return "run the same set-peers on each of these stores before any of them starts, then accept it with --force=multi-store"
+	}
 	return "give all directories, or collect on each store, plan once, apply on each; name stores that are gone with --failed-stores"
 }
 
