@@ -37,6 +37,9 @@ type HandArgs struct {
 	Peers []raftstate.Peer `json:"peers,omitempty"`
 	// KeepHistory keeps applied entries when a tail is cut.
 	KeepHistory bool `json:"keep_history,omitempty"`
+	// From are the directories of other stores whose logs may be used, and To the last index to apply (of one region), for apply-tail.
+	From []string `json:"from,omitempty"`
+	To   uint64   `json:"to_index,omitempty"`
 }
 
 // HandOptions of Hand.
@@ -105,6 +108,7 @@ type hand struct {
 	raftRun  *rocks.Run // new records of the raft column family
 	batch    raftlog.Batch
 	raftEdit raftlog.Edit
+	sources  []EntrySource
 	save     []string // tables that a start would purge
 	broken   []uint64 // regions that TiKV would not start anyway
 	problems []plan.Problem
@@ -252,20 +256,20 @@ func (h *hand) plan() error {
 	if err != nil {
 		return err
 	}
+	closeSources, err := h.openSources()
+	defer closeSources() // what is taken from them is copied
+	if err != nil {
+		return err
+	}
 	for _, r := range regions {
-		rp, found, err := planRegion(h.s, r, mvcc.MaxTS)
+		// Each edit asks about the start rules of its outcome.
+		rp, _, err := planRegion(h.s, r, mvcc.MaxTS)
 		if err != nil {
 			return err
 		}
 		line, err := h.region(&rp)
 		if err != nil {
 			return err
-		}
-		for _, p := range found {
-			// The other edits replace what the rules are about, and ask about the outcome.
-			if _, start := p.(*plan.RegionStart); start && line != nil && h.o.Verb == ApplyTail {
-				h.problems = append(h.problems, p)
-			}
 		}
 		if line != nil {
 			h.res.Lines = append(h.res.Lines, *line)

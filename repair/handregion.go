@@ -36,28 +36,24 @@ func (h *hand) put(key, value []byte) {
 	h.raftRun.Add(ikey.Key{User: key, Kind: ikey.KindPut}, value)
 }
 
-// applyTail applies what is committed: of a region whose only peer is here all that its log holds, else what the records say.
+// applyTail applies what is committed: of a region whose only peer is here all that its log holds, else what the records of this replica
+// and of the sources say.
 func (h *hand) applyTail(rp *regionPlan) (*HandLine, error) {
-	limit := min(rp.derived.Committed, rp.derived.Last)
-	if onlyPeerHere(h.s, rp.region) {
-		limit = rp.derived.Last
-	}
-	if limit <= rp.derived.Applied {
-		return nil, nil
-	}
-	before := rp.derived.Applied
-	t, err := applyTail(h.s, rp, limit)
-	if err != nil {
+	before := rp.derived
+	t, found, err := bringTo(h.s, &h.batch, rp, Reach{Region: rp.region.ID, To: h.o.Args.To, Sources: h.sources})
+	h.problems = append(h.problems, found...)
+	if err != nil || t.To == t.From {
 		return nil, err
 	}
-	if t.Stopped != nil {
-		h.problems = append(h.problems, &plan.TailStops{Store: h.s.Ident.StoreID, Region: rp.region.ID, Index: t.Stopped.Index, Limit: limit, Reason: t.Stopped.Reason})
+	action := fmt.Sprintf("apply %d log entries: %d records, %d range deletes, %d without effect", t.To-t.From, t.Records, t.Ranges, t.NoOps)
+	if t.Appended > 0 {
+		action += fmt.Sprintf("; %d of them come from %s", min(t.Appended, t.To-t.From), t.Source)
 	}
-	if t.To == t.From {
-		return nil, nil
+	if t.Replaced > 0 {
+		action += fmt.Sprintf(", in place of %d own ones that were never committed", t.Replaced)
 	}
-	return &HandLine{Region: rp.region.ID, Action: fmt.Sprintf("apply %d log entries: %d records, %d range deletes, %d without effect", t.To-t.From, t.Records, t.Ranges, t.NoOps),
-		Before: fmt.Sprintf("applied %d", before), After: fmt.Sprintf("applied %d", t.To), Tail: &t}, nil
+	return &HandLine{Region: rp.region.ID, Action: action, Before: fmt.Sprintf("applied %d, last %d", before.Applied, before.Last),
+		After: fmt.Sprintf("applied %d, last %d", t.To, rp.derived.Last), Tail: &t}, nil
 }
 
 // cutTail makes the log end at the applied index (repair-semantics.md 7.3).
@@ -142,7 +138,7 @@ func (h *hand) multiStore(peers []raftstate.Peer) {
 		}
 	}
 	if len(others) > 0 {
-		h.problems = append(h.problems, &plan.MultiStore{Given: []uint64{h.s.Ident.StoreID}, Missing: sortedKeys(others), Regions: 1})
+		h.problems = append(h.problems, &plan.MultiStore{Given: []uint64{h.s.Ident.StoreID}, Missing: sortedKeys(others), Regions: 1, Verb: string(h.o.Verb)})
 	}
 }
 

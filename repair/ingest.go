@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
 	"github.com/tikv-repair/tikv-repair/raftstate"
@@ -22,7 +23,7 @@ const maxIngest = 64 << 20
 //
 // Source: tikv/tikv components/sst_importer/src/import_file.rs (sst_meta_to_path), components/raftstore/src/store/fsm/apply.rs
 // (handle_ingest_sst, check_sst_for_ingestion).
-func ingestedRecords(s *scan.Store, r scan.Region, q raftstate.Request) ([]tailRecord, string) {
+func ingestedRecords(r scan.Region, q raftstate.Request, find func(uuid []byte) (base.FS, string, string)) ([]tailRecord, string) {
 	if q.SST == nil {
 		return nil, "it ingests a file without a description"
 	}
@@ -32,14 +33,14 @@ func ingestedRecords(s *scan.Store, r scan.Region, q raftstate.Request) ([]tailR
 	if q.SST.RegionID != r.ID || q.SST.Epoch != r.State.Region.Epoch {
 		return nil, "it ingests a file of another region or epoch"
 	}
-	path, reason := importFile(s, q.SST.UUID)
+	fs, path, reason := find(q.SST.UUID)
 	if reason != "" {
 		return nil, reason
 	}
 	if q.SST.Length > maxIngest {
 		return nil, fmt.Sprintf("it ingests a file of %d bytes, more than the %d that are applied offline", q.SST.Length, maxIngest)
 	}
-	t, err := sst.Open(s.FS, path, sst.ReaderOptions{CF: q.SST.CF, Size: int64(q.SST.Length)})
+	t, err := sst.Open(fs, path, sst.ReaderOptions{CF: q.SST.CF, Size: int64(q.SST.Length)})
 	if err != nil {
 		return nil, fmt.Sprintf("the file that it ingests does not read: %v", err)
 	}

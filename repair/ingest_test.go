@@ -43,7 +43,7 @@ func TestIngestedRecords(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := good
 			c.change(&m)
-			got, reason := ingestedRecords(s, r, raftstate.Request{Op: raftstate.OpIngest, SST: &m})
+			got, reason := ingestedRecords(r, raftstate.Request{Op: raftstate.OpIngest, SST: &m}, ownLog(s, r.ID).importFile)
 			if c.reason != "" {
 				if !strings.Contains(reason, c.reason) || got != nil {
 					t.Errorf("%d records, reason %q, want %q", len(got), reason, c.reason)
@@ -62,7 +62,7 @@ func TestIngestedRecords(t *testing.T) {
 	}
 	other := r
 	other.State.Region.EndKey = append(bytes.Clone(other.State.Region.StartKey), 0)
-	if _, reason := ingestedRecords(s, other, raftstate.Request{Op: raftstate.OpIngest, SST: &good}); !strings.Contains(reason, "beyond the region") {
+	if _, reason := ingestedRecords(other, raftstate.Request{Op: raftstate.OpIngest, SST: &good}, ownLog(s, r.ID).importFile); !strings.Contains(reason, "beyond the region") {
 		t.Errorf("a file beyond the region: %q", reason)
 	}
 }

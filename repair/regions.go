@@ -108,16 +108,9 @@ func planRegions(s *scan.Store, t mvcc.TS) ([]regionPlan, []plan.Problem, error)
 
 func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Problem, error) {
 	rp := regionPlan{region: r, shared: !onlyPeerHere(s, r)}
-	raw, ok, err := s.Raft.RaftState(r.ID)
-	if err != nil {
+	var err error
+	if rp.raft, err = raftStateOf(s, r.ID); err != nil {
 		return rp, nil, err
-	}
-	if ok {
-		st, err := raftstate.ParseRaftLocalState(raw)
-		if err != nil {
-			return rp, nil, &base.Error{Class: base.ErrCorrupt, Op: "read raft state", Path: s.Layout.RaftDir, Offset: -1, Region: r.ID, Err: err}
-		}
-		rp.raft = &st
 	}
 	rp.derived = raftstate.Derive(rp.raft, r.Apply)
 	terms := &raftlog.Terms{Store: s.Raft, Region: r.ID}
@@ -130,7 +123,7 @@ func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Pro
 	}
 	if rp.tail.Entries > 0 && r.State.State == raftstate.Normal && !rp.shared {
 		// All that the log of a region with a single peer holds is committed.
-		if rp.dry, _, err = readCommands(s, r, rp.derived.Applied, rp.derived.Last, nil); err != nil {
+		if rp.dry, _, err = readCommands(s, r, ownLog(s, r.ID), rp.derived.Applied, rp.derived.Last, nil); err != nil {
 			return rp, nil, err
 		}
 		rp.apply = rp.dry.Stopped == nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/raftstate"
 	"github.com/tikv-repair/tikv-repair/scan"
@@ -23,6 +22,14 @@ type TailApplied struct {
 	Ranges  int64     `json:"range_deletes"`
 	NoOps   int64     `json:"no_op_entries"` // empty, without effect on data, or with an epoch that does not fit
 	Stopped *TailStop `json:"stopped,omitempty"`
+	// Committed is the last of the applied entries that is known to be committed.
+	Committed uint64 `json:"committed_index,omitempty"`
+	// Source is the store whose log gave the Appended last entries; Replaced own ones, which were never committed, went for them.
+	Source   string `json:"source,omitempty"`
+	Appended uint64 `json:"entries_appended,omitempty"`
+	Replaced uint64 `json:"entries_replaced,omitempty"`
+	// hashes counts consistency checks. Skipping them is right; a server that applied them would compare data that has changed since.
+	hashes int
 }
 
 // TailStop is the first entry that cannot be applied offline.
@@ -40,14 +47,15 @@ type tailRecord struct {
 
 var errStop = errors.New("stop")
 
-// readCommands decodes the entries of (applied, limit] as TiKV would apply them (tikv/tikv components/raftstore/src/store/fsm/apply.rs,
-// handle_raft_entry_normal, exec_write_cmd): a write whose header names another region version is a no-op; admin commands without an
-// effect on data are passed over; any other stops the walk at that index, since what comes after it depends on it.
-func readCommands(s *scan.Store, r scan.Region, from, limit uint64, emit func(tailRecord) error) (TailApplied, uint64, error) {
+// readCommands decodes the entries of (from, limit] of a log as TiKV would apply them (tikv/tikv components/raftstore/src/store/fsm/apply.rs,
+// handle_raft_entry_normal, exec_write_cmd): a command whose header does not fit the region's epoch is a no-op; admin commands without an
+// effect on data are passed over; any other stops the walk at that index, since what comes after it depends on it. The second result is
+// the term of the last entry that was passed.
+func readCommands(s *scan.Store, r scan.Region, log logView, from, limit uint64, emit func(tailRecord) error) (TailApplied, uint64, error) {
 	t := TailApplied{Region: r.ID, From: from, To: from, Limit: limit}
 	var term uint64
 	lower, upper := r.Bounds()
-	err := s.Raft.Entries(r.ID, from+1, limit+1, func(e raftstate.Entry) error {
+	err := log.entries(from+1, limit+1, func(e raftstate.Entry) error {
 		stop := func(format string, args ...any) error {
 			t.Stopped = &TailStop{Index: t.To + 1, Reason: fmt.Sprintf(format, args...)}
 			return errStop
@@ -55,15 +63,20 @@ func readCommands(s *scan.Store, r scan.Region, from, limit uint64, emit func(ta
 		if e.Index != t.To+1 {
 			return stop("the entry is missing")
 		}
+		if e.Term < term {
+			return stop("its term %d is below that of the entry before it, %d", e.Term, term)
+		}
 		cmd, err := raftstate.Decode(e)
 		if err != nil {
 			return stop("it does not decode: %v", err)
 		}
-		if reason := blockedBy(cmd); reason != "" {
+		if reason := blockedBy(cmd, r.State.Region); reason != "" {
 			return stop("%s", reason)
 		}
-		ep, _ := cmd.Epoch()
-		if cmd.Kind != raftstate.CommandWrite || ep.Version != r.State.Region.Epoch.Version {
+		if cmd.Kind != raftstate.CommandWrite || !epochFits(cmd, r.State.Region.Epoch) {
+			if cmd.Admin != nil && (cmd.Admin.Type == raftstate.AdminComputeHash || cmd.Admin.Type == raftstate.AdminVerifyHash) {
+				t.hashes++
+			}
 			t.NoOps++
 			t.To, term = e.Index, e.Term
 			return nil
@@ -71,7 +84,7 @@ func readCommands(s *scan.Store, r scan.Region, from, limit uint64, emit func(ta
 		var out []tailRecord
 		for _, q := range cmd.Requests {
 			if q.Op == raftstate.OpIngest {
-				recs, reason := ingestedRecords(s, r, q)
+				recs, reason := ingestedRecords(r, q, log.importFile)
 				if reason != "" {
 					return stop("%s", reason)
 				}
@@ -108,21 +121,40 @@ func readCommands(s *scan.Store, r scan.Region, from, limit uint64, emit func(ta
 	return t, term, err
 }
 
+// epochFits tells whether a command gets past the check of the region epoch that TiKV makes when it applies it (check_region_epoch in
+// tikv/tikv components/raftstore/src/store/util.rs): writes for the version, admin commands each for its own parts. One that does not is
+// a no-op.
+func epochFits(c raftstate.Command, e raftstate.Epoch) bool {
+	check := raftstate.EpochCheck{Version: true}
+	if c.Admin != nil {
+		check = c.Admin.Type.Checks()
+	}
+	h, _ := c.Epoch()
+	return (!check.ConfVer || h.ConfVer == e.ConfVer) && (!check.Version || h.Version == e.Version)
+}
+
 // blockedBy tells why an entry cannot be applied offline; "" when it can.
-func blockedBy(c raftstate.Command) string {
+func blockedBy(c raftstate.Command, r raftstate.Region) string {
+	admin := c.Admin != nil
 	switch {
-	case c.Unknown:
+	case c.Unknown || admin && c.Admin.Unknown:
 		return "it holds fields that this version does not know"
 	case c.Kind == raftstate.CommandOther:
 		return "what applying it does is not known"
+	case c.Kind == raftstate.CommandConfChange && !admin:
+		return "it changes the peers of the region"
+	case admin && c.Admin.Type.Checks() != raftstate.EpochCheck{} && !epochFits(c, r.Epoch):
+		return ""
 	case c.Kind == raftstate.CommandConfChange:
 		return "it changes the peers of the region"
-	case c.Kind == raftstate.CommandAdmin && c.Admin != nil:
+	case c.Kind == raftstate.CommandAdmin && admin:
 		switch c.Admin.Type {
 		case raftstate.AdminCompactLog, raftstate.AdminTransferLeader, raftstate.AdminComputeHash, raftstate.AdminVerifyHash, raftstate.AdminUpdateGcPeer:
 			return "" // nothing of these is data, and a log may keep more than it has to
 		}
 		return "admin command " + c.Admin.Type.String()
+	case c.Kind == raftstate.CommandWrite && r.IsInFlashback && epochFits(c, r.Epoch):
+		return "the region is in flashback, which lets only some writes pass"
 	}
 	return ""
 }
@@ -157,38 +189,10 @@ func tailRecordOf(q raftstate.Request, lower, upper []byte) (tailRecord, string)
 	return rec, ""
 }
 
-// applyTail puts the tail of one region on top of the store's view, with the apply state that belongs to it: both become durable in the
-// same edit. limit is the last index that may be applied: the last one of the log for a region whose only peer is here (what its log
-// holds is committed), else the last one known to be committed.
+// applyTail applies the region's own log up to limit: the last index of a region whose only peer is here (what its log holds is
+// committed), else the last one known to be committed.
 func applyTail(s *scan.Store, rp *regionPlan, limit uint64) (TailApplied, error) {
-	r := rp.region
-	ov := s.DB.NewOverlay()
-	defer ov.Close()
-	t, term, err := readCommands(s, r, rp.derived.Applied, limit, func(rec tailRecord) error {
-		return ov.Add(rec.cf, rec.kind, rec.user, rec.rest)
-	})
-	if err != nil || t.To == t.From {
-		return t, err
-	}
-	state := raftstate.RaftApplyState{}
-	if r.Apply != nil {
-		state = *r.Apply
-	}
-	raw := state.WithApplied(t.To, t.To, term)
-	if raw == nil {
-		return t, &base.Error{Class: base.ErrCorrupt, Op: "move the applied index", Path: s.Layout.KVDir, Offset: -1, CF: scan.CFRaft, Region: r.ID,
-			Reason: "its apply state does not decode strictly"}
-	}
-	if err := ov.Add(scan.CFRaft, ikey.KindPut, raftstate.ApplyStateKey(r.ID), raw); err != nil {
-		return t, err
-	}
-	now, err := raftstate.ParseRaftApplyState(raw)
-	if err != nil {
-		return t, err
-	}
-	rp.region.Apply = &now
-	rp.derived = raftstate.Derive(rp.raft, &now)
-	return t, nil
+	return applyLog(s, rp, ownLog(s, rp.region.ID), limit)
 }
 
 // onlyPeerHere tells whether the region has all its peers on this store.
