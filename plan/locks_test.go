@@ -404,7 +404,7 @@ func TestProblemsSortAndRoundTrip(t *testing.T) {
 		&WALDamage{Path: "000012.log", Offset: 4, Reason: "checksum"}, &RegionStart{Store: 1, Region: 3, Reason: "r"},
 		&MultiStore{Missing: []uint64{2}, Regions: 1, Verb: "cut-tail"}, &MultiStore{Missing: []uint64{2}, Regions: 2, Verb: "set-peers"},
 		&NeedsSnapshot{Store: 1, Region: 3, Source: "/store2", First: 9, Applied: 5, Last: 6, Committed: 12}, &LogConflict{Store: 1, Region: 3, Source: "/store2", Index: 7},
-		&NotCommitted{Store: 1, Region: 3, Committed: 6, To: 8}, &TailStrategy{Store: 1, Region: 3, Strategy: "keep", Reason: "r"},
+		&NotCommitted{Store: 1, Region: 3, Committed: 6, To: 8}, &TailStrategyUnsafe{Store: 1, Region: 3, Strategy: "keep", Reason: "r"},
 		&BadRecord{CF: "write", Key: "7A", Reason: "r"}, &PendingFile{Path: "snap/x"}, &Unsupported{Feature: "f", Reason: "r"},
 	}
 	ps = append(ps, findings()...)

@@ -10,7 +10,7 @@ func init() {
 		"needs-snapshot": func() Problem { return new(NeedsSnapshot) },
 		"log-conflict":   func() Problem { return new(LogConflict) },
 		"not-committed":  func() Problem { return new(NotCommitted) },
-		"tail-strategy":  func() Problem { return new(TailStrategy) },
+		"tail-strategy":  func() Problem { return new(TailStrategyUnsafe) },
 	})
 }
 
@@ -74,20 +74,20 @@ func (p *NotCommitted) Next() string {
 	return fmt.Sprintf("--to-index %d is safe; --force=not-committed when this replica, or one with the same log, is to be the one that stays", p.Committed)
 }
 
-// TailStrategy: the way of dealing with log tails that was asked for is not safe for a region.
-type TailStrategy struct {
+// TailStrategyUnsafe: the way of dealing with log tails that was asked for is not safe for a region.
+type TailStrategyUnsafe struct {
 	Store    uint64 `json:"store_id"`
 	Region   uint64 `json:"region_id"`
 	Strategy string `json:"strategy"`
 	Reason   string `json:"reason"`
 }
 
-func (*TailStrategy) Name() string       { return "tail-strategy" }
-func (*TailStrategy) Severity() Severity { return Fatal }
-func (p *TailStrategy) Where() string    { return atRegion(p.Store, p.Region) }
-func (p *TailStrategy) What() string {
+func (*TailStrategyUnsafe) Name() string       { return "tail-strategy" }
+func (*TailStrategyUnsafe) Severity() Severity { return Fatal }
+func (p *TailStrategyUnsafe) Where() string    { return atRegion(p.Store, p.Region) }
+func (p *TailStrategyUnsafe) What() string {
 	return fmt.Sprintf("--tail=%s is not safe here: %s", p.Strategy, p.Reason)
 }
-func (p *TailStrategy) Next() string {
+func (p *TailStrategyUnsafe) Next() string {
 	return fmt.Sprintf("--tail=auto chooses for each region; look at the entries with raft-log --region %d --tail", p.Region)
 }

@@ -113,7 +113,7 @@ func (g *grouper) blocked(index uint64, cmd raftstate.Command) string {
 	for _, q := range cmd.Requests {
 		switch {
 		case q.Op == raftstate.OpIngest && pending:
-			if _, reason := ingestedRecords(g.c.s, g.r, q); reason != "" {
+			if _, reason := ingestedRecords(g.r, q, ownLog(g.c.s, g.r.ID).importFile); reason != "" {
 				return reason
 			}
 		case q.Op == raftstate.OpIngest:
