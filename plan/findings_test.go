@@ -1,8 +1,29 @@
 package plan
 
+import "github.com/tikv-repair/tikv-repair/raftstate"
+
 // findings has an example of each finding of a check, so that the test of all problems covers them.
 func findings() []Problem {
 	return []Problem{
+		&SnapshotFiles{Store: 1, Snapshot: raftstate.SnapshotKey{Region: 7, Term: 6, Index: 90}, Path: "snap/rev_7_6_90.meta", Reason: "r"},
+		&IngestFile{Store: 1, Region: 7, Index: 30, Committed: true, File: "f.sst", Reason: "r"},
+		&IngestFile{Store: 1, Region: 7, Index: 31, File: "f.sst", Missing: true, Reason: "it is not there"},
+		&LeftoverFiles{Store: 1, Dir: "snap", Count: 2, Bytes: 30, Broken: 1, Files: []LeftoverFile{{File: "rev_7_6_90.meta", Region: 7}, {File: "gen_8_6_90.meta", Region: 8, Reason: "r"}}},
+		&LeftoverFiles{Store: 1, Dir: "import", Import: true, Count: 1, Bytes: 30, Fit: 1,
+			Files: []LeftoverFile{{File: "f.sst", Region: 7, Epoch: raftstate.Epoch{ConfVer: 1, Version: 2}, Start: "7A", End: "7A01", Match: true}}},
+		&LeftoverFiles{Store: 1, Dir: "import", Import: true, Count: 1, Files: []LeftoverFile{{File: "f.sst", Region: 7}}},
+		&RegionLeftover{Store: 1, Region: 7, Records: []string{"an apply state", "log entries 6 to 90"}},
+		&RegionLeftover{Store: 1, Region: 7, State: "Normal", Records: []string{"raft state of a snapshot"}},
+		&ClusterMix{Clusters: []ClusterDirs{{1, []string{"a"}}, {2, []string{"b", "c"}}}},
+		&StoreTwice{Store: 1, Dirs: []string{"a", "b"}},
+		&StoreAbsent{Stores: []uint64{4, 5}, Regions: 7}, &StoreAbsent{Stores: []uint64{4}, Regions: 1},
+		&ClusterGap{Start: "74", End: "75", After: 2, Before: 3}, &ClusterGap{Start: "75", After: 3}, &ClusterGap{End: "74", Before: 2, Unseen: true},
+		&ClusterOverlap{Region: 2, Stores: []uint64{1}, Other: 3, OtherStores: []uint64{4, 5}, Start: "74", End: "75", Version: 4, Against: 5},
+		&ClusterOverlap{Region: 2, Stores: []uint64{1}, Other: 3, OtherStores: []uint64{4}, Start: "74", End: "75", Version: 5, Against: 5},
+		&RegionDisagree{Region: 2, Epoch: raftstate.Epoch{ConfVer: 3, Version: 4}, Stores: []uint64{1}, OtherStores: []uint64{4}, Differs: "peers"},
+		&LostValue{Store: 1, Key: "AB", CommitTS: 7, StartTS: 6, Until: 9, SafePoint: 8},
+		&OrphanRow{Store: 1, Key: "AB", StartTS: 6, SafePoint: 5}, &OrphanRow{Store: 1, Key: "AB", StartTS: 6, SafePoint: 7},
+		&MissingValue{Store: 1, Key: "AB", CommitTS: 7, StartTS: 6, SafePoint: 9},
 		&LastReplica{Store: 1, Region: 7},
 		&TailStops{Store: 1, Region: 7, Index: 30, Limit: 40, Reason: "r"},
 		&RaftLogDamage{Store: 1, Path: "raft-engine/0000000000000001.raftlog", Reason: "r"},

@@ -180,7 +180,11 @@ func (*RegionDisagree) Name() string       { return "region-disagree" }
 func (*RegionDisagree) Severity() Severity { return Error }
 func (p *RegionDisagree) Where() string    { return atRegion(0, p.Region) }
 func (p *RegionDisagree) What() string {
-	return fmt.Sprintf("at conf_ver %d, version %d its %s differs between %s and %s", p.Epoch.ConfVer, p.Epoch.Version, p.Differs, storeList(p.Stores), storeList(p.OtherStores))
+	differs := p.Differs + " differs"
+	if strings.HasSuffix(p.Differs, "s") {
+		differs = p.Differs + " differ"
+	}
+	return fmt.Sprintf("at conf_ver %d, version %d its %s between %s and %s", p.Epoch.ConfVer, p.Epoch.Version, differs, storeList(p.Stores), storeList(p.OtherStores))
 }
 func (p *RegionDisagree) Next() string {
 	return fmt.Sprintf("compare them with region --region %d on all stores: TiKV takes equal epochs for equal regions and does not notice", p.Region)

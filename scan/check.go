@@ -21,7 +21,7 @@ import (
 type CheckOptions struct {
 	Open Options
 	// Quick reads no data blocks on purpose: files, properties and boundaries, region states, the ends of the raft logs.
-	Quick   bool
+	Quick bool
 	// SafePoint is the cluster's GC safe point; 0: not known. It tells what garbage collection can have taken from what it cannot.
 	SafePoint mvcc.TS
 	// Joined: other directories are checked as well, and CheckTogether follows. Gaps are its matter then.

@@ -241,14 +241,14 @@ var damages = []struct {
 
 	{"a region is lost on the only store", "single-default", func(p *patient) {
 		p.region(8, func(*scan.Region) []byte { return nil })
-	}, "region-gap data-outside-regions", "between regions 6 and 10", "region-gap"},
+	}, "region-gap data-outside-regions region-leftover", "between regions 6 and 10", "region-gap region-leftover"},
 	{"the last region is lost", "single-default", func(p *patient) {
 		p.region(2, func(*scan.Region) []byte { return nil })
-	}, "region-gap", "behind region 14", "="},
+	}, "region-gap region-leftover", "behind region 14", "="},
 	{"a region is lost on one of three stores", "multi3-lost2", func(p *patient) {
 		p.dir = "/store0"
 		p.region(8, func(*scan.Region) []byte { return nil })
-	}, "", "", "="},
+	}, "region-leftover", "there is no region state", "="},
 	{"two regions overlap", "single-default", func(p *patient) {
 		var end []byte
 		p.look(func(s *scan.Store) {
@@ -280,7 +280,7 @@ var damages = []struct {
 		p.region(8, func(r *scan.Region) []byte {
 			return state(p.t, r, func(s *raft_serverpb.RegionLocalState) { s.State = raft_serverpb.PeerState_Applying })
 		})
-	}, "region-start region-transition", "recover from applying state", "="},
+	}, "region-start snapshot-files region-transition", "recover from applying state", "="},
 	{"a former witness waits for data", "single-default", func(p *patient) {
 		p.region(8, func(r *scan.Region) []byte {
 			return state(p.t, r, func(s *raft_serverpb.RegionLocalState) { s.State = raft_serverpb.PeerState_Unavailable })
@@ -409,7 +409,7 @@ func TestCheckFindsDamage(t *testing.T) {
 	}
 	for _, name := range []string{"damaged-file", "version-rule", "wrong-properties", "unreadable-part", "unreadable-value", "lost-value", "missing-value",
 		"orphan-row", "timestamp-order", "stray-keys", "data-outside-regions", "region-gap", "region-overlap", "region-transition", "region-start",
-		"region-start-line", "raft-entries", "raft-log-damage", "wal-damage", "bad-record", "store-identity", "encryption-leftover", "fenced", "panic-mark"} {
+		"region-start-line", "region-leftover", "snapshot-files", "raft-entries", "raft-log-damage", "wal-damage", "bad-record", "store-identity", "encryption-leftover", "fenced", "panic-mark"} {
 		if !met[name] {
 			t.Errorf("nothing gave %s", name)
 		}

@@ -27,8 +27,10 @@ type RegionInfo struct {
 	End     *mvcc.KeyInfo      `json:"end_key_decoded,omitempty"`
 	OwnPeer *raftstate.Peer    `json:"own_peer,omitempty"`
 	Derived *raftstate.Derived `json:"derived,omitempty"` // of a live region
-	Flags   []string           `json:"flags"`
-	Verdict StartVerdict       `json:"verdict"`
+	// SnapshotRaft is the raft state of the snapshot that a region in state Applying takes in.
+	SnapshotRaft *raftstate.RaftLocalState `json:"snapshot_raft_state,omitempty"`
+	Flags        []string                  `json:"flags"`
+	Verdict      StartVerdict              `json:"verdict"`
 }
 
 // Answers of a StartVerdict.
@@ -68,10 +70,11 @@ func (rs RegionInfos) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// RegionQuery chooses regions. Without ids and key all are meant.
+// RegionQuery chooses regions. Without ids and keys all are meant.
 type RegionQuery struct {
 	IDs           []uint64
 	Key           []byte // raw user key: the live region that holds it
+	DBKey         []byte // the same by a key of the database: 'z', then what region boundaries look like
 	SkipTombstone bool
 }
 
@@ -87,7 +90,12 @@ func (s *Store) RegionInfos(q RegionQuery) (RegionInfos, error) {
 			ids = append(ids, id)
 		}
 	}
-	all := len(q.IDs) == 0 && q.Key == nil
+	if q.DBKey != nil {
+		if id := s.regionOf(q.DBKey); id != 0 {
+			ids = append(ids, id)
+		}
+	}
+	all := len(q.IDs) == 0 && q.Key == nil && q.DBKey == nil
 	out := RegionInfos{}
 	for _, r := range s.Regions {
 		if !all && !slices.Contains(ids, r.ID) || q.SkipTombstone && r.State.State == raftstate.Tombstone {
@@ -141,6 +149,16 @@ func (s *Store) regionInfo(r Region) (*RegionInfo, error) {
 			return nil, err
 		}
 		in.Verdict = verdictOf(vs, err)
+		if r.State.State == raftstate.Applying {
+			if in.SnapshotRaft, err = s.snapshotState(r.ID); err != nil && !errors.Is(err, base.ErrCorrupt) {
+				return nil, err
+			}
+			if reason, err := s.snapshotIncomplete(r); err != nil {
+				return nil, err
+			} else if reason != "" && in.Verdict.Starts == StartsYes {
+				in.Verdict.Text += "; it panics later (the snapshot that the region applies is not complete: " + reason + ")"
+			}
+		}
 		d := raftstate.Derive(in.Raft, r.Apply)
 		in.Derived = &d
 	}
@@ -167,20 +185,26 @@ func (s *Store) StartCheck(r Region, raft *raftstate.RaftLocalState) ([]raftstat
 	terms := &raftlog.Terms{Store: s.Raft, Region: r.ID}
 	in := raftstate.StartInput{StoreID: s.Ident.StoreID, Region: r.State, Raft: raft, Apply: r.Apply, EntryTerm: terms.Term}
 	if r.State.State == raftstate.Applying {
-		b, _, ok, err := s.DB.CF(CFRaft).Get(raftstate.SnapshotRaftStateKey(r.ID))
-		if err != nil {
+		var err error
+		if in.Snapshot, err = s.snapshotState(r.ID); err != nil {
 			return nil, err
-		}
-		if ok {
-			st, err := raftstate.ParseRaftLocalState(b)
-			if err != nil {
-				return nil, &base.Error{Class: base.ErrCorrupt, Op: "read snapshot raft state", Path: s.Layout.KVDir, Offset: -1, CF: CFRaft, Region: r.ID, Err: err}
-			}
-			in.Snapshot = &st
 		}
 	}
 	vs := raftstate.StartCheck(in)
 	return vs, terms.Err
+}
+
+// snapshotState reads the raft state beside a region in state Applying; nil when there is none.
+func (s *Store) snapshotState(region uint64) (*raftstate.RaftLocalState, error) {
+	b, _, ok, err := s.DB.CF(CFRaft).Get(raftstate.SnapshotRaftStateKey(region))
+	if err != nil || !ok {
+		return nil, err
+	}
+	st, err := raftstate.ParseRaftLocalState(b)
+	if err != nil {
+		return nil, &base.Error{Class: base.ErrCorrupt, Op: "read snapshot raft state", Path: s.Layout.KVDir, Offset: -1, CF: CFRaft, Region: region, Err: err}
+	}
+	return &st, nil
 }
 
 // verdictOf sums violations up. Rules 6 and 11 are broken by a store of 8.2 or later that applied entries before they were

@@ -1,6 +1,7 @@
 package scan_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/scan"
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
 )
@@ -122,6 +124,18 @@ func TestRegionQuery(t *testing.T) {
 		}
 		return out
 	}
+	var start, end []byte
+	var after uint64
+	for _, r := range s.Regions {
+		if r.ID == 109 {
+			start, end = r.Bounds()
+		}
+	}
+	for _, r := range s.Regions {
+		if lower, _ := r.Bounds(); r.Live() && bytes.Equal(lower, end) {
+			after = r.ID
+		}
+	}
 	for _, c := range []struct {
 		what string
 		q    scan.RegionQuery
@@ -130,6 +144,10 @@ func TestRegionQuery(t *testing.T) {
 		{"by id, in the order of ids", scan.RegionQuery{IDs: []uint64{12, 2, 7777}}, []uint64{2, 12}},
 		{"by a key", scan.RegionQuery{Key: scan.TableRowKey(83, 800)}, []uint64{109}},
 		{"by a key and an id", scan.RegionQuery{IDs: []uint64{2}, Key: scan.TableRowKey(83, 800)}, []uint64{2, 109}},
+		{"by an encoded key, as region boundaries have it", scan.RegionQuery{DBKey: append([]byte{'z'}, mvcc.EncodeBytes(nil, scan.TableRowKey(83, 800))...)}, []uint64{109}},
+		{"by a database key with a timestamp", scan.RegionQuery{DBKey: mvcc.DataKey(scan.TableRowKey(83, 800), 470610471291715601)}, []uint64{109}},
+		{"by the start of a region", scan.RegionQuery{DBKey: start}, []uint64{109}},
+		{"by the end of a region, which is the next one's", scan.RegionQuery{DBKey: end}, []uint64{after}},
 		{"without tombstones", scan.RegionQuery{IDs: []uint64{2, 25}, SkipTombstone: true}, []uint64{2}},
 	} {
 		if d := cmp.Diff(c.want, ids(c.q)); d != "" {

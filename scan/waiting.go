@@ -154,6 +154,21 @@ func (sn *Snapshot) Incomplete(ctx context.Context, contents bool, done func(int
 	return "", nil
 }
 
+// snapshotIncomplete says why the snapshot that a region in state Applying needs could not be taken in, by the sizes of its files.
+func (s *Store) snapshotIncomplete(r Region) (string, error) {
+	all, err := s.Snapshots()
+	if err != nil {
+		return "", err
+	}
+	key := raftstate.AppliedSnapshot(r.ID, r.Apply)
+	for _, sn := range all {
+		if sn.Received && sn.Key == key {
+			return sn.Incomplete(context.Background(), false, nil)
+		}
+	}
+	return "there is no rev_" + key.String() + ".meta in snap/", nil
+}
+
 // crcBuffer is how much of a file is read at once.
 const crcBuffer = 256 << 10
 

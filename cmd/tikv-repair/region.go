@@ -9,12 +9,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/scan"
 )
 
 type regionOptions struct {
 	ids           []uint
 	key           string
+	encoded       string
+	db            string
 	all           bool
 	skipTombstone bool
 }
@@ -28,14 +31,17 @@ func (a *app) regionCmd() *cobra.Command {
 TiKV that is started on the directory would take the region. One region that it does not take keeps the whole store down.
 Nothing is written.
 
-Without --region and --key all regions are shown. With --json the output of one directory has the shape of
+A key can be given as it is, as region boundaries have it, or as the database has it.
+
+Without --region and a key all regions are shown. With --json the output of one directory has the shape of
 "tikv-ctl raft region --all-regions", with derived numbers, flags and the verdict added; several directories are a list of such objects.
 
 In the table, peers are id@store, the own one with a star. tail is committed and not applied + not committed. The exit status is 1
 when TiKV would not start a region that is shown.`,
 		Example: `  tikv-repair region /data/tikv
   tikv-repair region --region 14 --region 18 --json /data/tikv-1 /data/tikv-2
-  tikv-repair region --key 7480000000000000465F728000000000000064 /data/tikv`,
+  tikv-repair region --key 7480000000000000465F728000000000000064 /data/tikv
+  tikv-repair region --encoded-key 7480000000000000FF465F728000000000FF0000640000000000FA /data/tikv`,
 		Args: dirArgs(true),
 		RunE: func(_ *cobra.Command, args []string) error { return a.region(args, &o) },
 	}
@@ -43,6 +49,8 @@ when TiKV would not start a region that is shown.`,
 	f.SortFlags = false
 	f.UintSliceVar(&o.ids, "region", nil, "only this region `id`; may be repeated")
 	f.StringVar(&o.key, "key", "", "only the live region that holds this user `key`, in hex")
+	f.StringVar(&o.encoded, "encoded-key", "", "the same by the encoded `key`, in hex, as PD and this verb print region boundaries")
+	f.StringVar(&o.db, "db-key", "", "the same by the database `key` in hex, or escaped (zt\\200\\000…) as in tikv-ctl's output")
 	f.BoolVar(&o.all, "all", false, "all regions, which is the default")
 	f.BoolVar(&o.skipTombstone, "skip-tombstone", false, "leave out tombstones")
 	a.storeFlags(f)
@@ -61,8 +69,17 @@ func (a *app) region(dirs []string, o *regionOptions) error {
 	if len(dirs) > 1 && a.c.overridden() {
 		return usagef("--wal-dir, --raft-dir, --raft-wal-dir and --titan-dir belong to one directory, not %d", len(dirs))
 	}
-	if o.all && (len(o.ids) > 0 || o.key != "") {
-		return usagef("--all goes with neither --region nor --key")
+	keys := 0
+	for _, k := range []string{o.key, o.encoded, o.db} {
+		if k != "" {
+			keys++
+		}
+	}
+	switch {
+	case o.all && (len(o.ids) > 0 || keys > 0):
+		return usagef("--all goes with neither --region nor a key")
+	case keys > 1:
+		return usagef("give one of --key, --encoded-key and --db-key")
 	}
 	q := scan.RegionQuery{SkipTombstone: o.skipTombstone}
 	for _, id := range o.ids {
@@ -71,6 +88,19 @@ func (a *app) region(dirs []string, o *regionOptions) error {
 	var err error
 	if q.Key, err = userKey("key", o.key); err != nil {
 		return err
+	}
+	if q.DBKey, err = dbKey("db-key", o.db); err != nil {
+		return err
+	}
+	if o.encoded != "" {
+		b, err := scan.ParseHex(o.encoded)
+		if err != nil {
+			return usagef("--encoded-key: %v", err)
+		}
+		q.DBKey = append([]byte{mvcc.DataPrefix}, b...)
+	}
+	if len(q.DBKey) > 0 && q.DBKey[0] != mvcc.DataPrefix {
+		return usagef("--db-key: a key of the database begins with 7A ('z'); without it, it is an --encoded-key")
 	}
 	var out []storeRegions
 	var raftErr error
@@ -107,7 +137,7 @@ func (a *app) region(dirs []string, o *regionOptions) error {
 		return err
 	case raftErr != nil:
 		return raftErr
-	case found == 0 && (len(q.IDs) > 0 || q.Key != nil):
+	case found == 0 && (len(q.IDs) > 0 || keys > 0):
 		return &base.Error{Class: base.ErrUsage, Op: "region", Offset: -1, Reason: "no store given here has such a region",
 			Next: "tikv-repair region " + strings.Join(dirs, " ")}
 	case stopped > 0:
