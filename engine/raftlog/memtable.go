@@ -84,10 +84,10 @@ func (g *group) compact(i uint64) {
 func (t table) apply(it *item, block uint32, allowHole bool) error {
 	switch it.op {
 	case opEntries:
+		g := t.at(it.group)
 		if len(it.spans) == 0 {
 			return nil
 		}
-		g := t.at(it.group)
 		if err := g.prepareAppend(it.index, allowHole); err != nil {
 			return fmt.Errorf("group %d: %w", it.group, err)
 		}
@@ -108,18 +108,16 @@ func (t table) apply(it *item, block uint32, allowHole bool) error {
 }
 
 // bury applies what takes away: clean, compact, delete. The append queue's are applied to the rewrite queue's table as well,
-// because what they speak of may have been moved there.
+// because what they speak of may have been moved there. As in the engine, a group that is only spoken of is there, and empty.
 func (t table) bury(it *item) {
 	switch it.op {
 	case opClean:
 		delete(t, it.group)
 	case opCompact:
-		if g := t[it.group]; g != nil {
-			g.compact(it.index)
-		}
+		t.at(it.group).compact(it.index)
 	case opDelete:
-		if g := t[it.group]; g != nil {
-			delete(g.kv, string(it.key))
+		if !bytes.Equal(it.key, atomicKey) {
+			delete(t.at(it.group).kv, string(it.key))
 		}
 	}
 }

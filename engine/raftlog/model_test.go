@@ -45,10 +45,15 @@ func newModel() *model {
 }
 
 func (m *model) at(q Queue, id uint64) *modelGroup {
-	if m.queues[q][id] == nil {
-		m.queues[q][id] = newGroup()
+	return groupOf(m.queues[q], id)
+}
+
+// groupOf makes the group that something speaks of.
+func groupOf(t map[uint64]*modelGroup, id uint64) *modelGroup {
+	if t[id] == nil {
+		t[id] = newGroup()
 	}
-	return m.queues[q][id]
+	return t[id]
 }
 
 // random adds one legal item to a batch and to the model.
@@ -63,17 +68,11 @@ func (m *model) random(rng *rand.Rand, q Queue, b *batchBuilder) {
 		i := uint64(rng.Intn(40))
 		b.compact(id, i)
 		bury = func(t map[uint64]*modelGroup) {
-			if g := t[id]; g != nil {
-				maps.DeleteFunc(g.entries, func(at, _ uint64) bool { return at < i })
-			}
+			maps.DeleteFunc(groupOf(t, id).entries, func(at, _ uint64) bool { return at < i })
 		}
 	case 2:
 		b.del(id, "k")
-		bury = func(t map[uint64]*modelGroup) {
-			if g := t[id]; g != nil {
-				delete(g.kv, "k")
-			}
-		}
+		bury = func(t map[uint64]*modelGroup) { delete(groupOf(t, id).kv, "k") }
 	case 3:
 		v := fmt.Sprint(rng.Intn(100))
 		b.put(id, "k", v)
@@ -103,14 +102,12 @@ func (m *model) String() string {
 	}
 	out := m.queues[Rewrite]
 	for id, a := range m.queues[Append] {
-		if out[id] == nil {
-			out[id] = newGroup()
-		}
+		g := groupOf(out, id)
 		if first, last := a.bounds(); last != 0 {
-			out[id].put(first, last, 0)
-			maps.Copy(out[id].entries, a.entries)
+			g.put(first, last, 0)
+			maps.Copy(g.entries, a.entries)
 		}
-		maps.Copy(out[id].kv, a.kv)
+		maps.Copy(g.kv, a.kv)
 	}
 	var b strings.Builder
 	for _, id := range slices.Sorted(maps.Keys(out)) {
