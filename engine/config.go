@@ -76,6 +76,8 @@ type RaftEngineConfig struct {
 	HasEnable bool // the key is there; without it the default is that of the TiKV that starts
 	Dir       string
 	SpillDir  string
+	// RecoveryMode is how raft-engine treats bytes that do not decode, as recorded; raftlog.ParseMode reads it.
+	RecoveryMode string
 }
 
 // TitanConfig is [rocksdb.titan].
@@ -128,6 +130,7 @@ func ParseConfig(path string, b []byte) (*Config, error) {
 	c.RaftDBPath = t.str("raftstore.raftdb-path")
 	c.RaftEngine.Enable, c.RaftEngine.HasEnable = t.flag("raft-engine.enable")
 	c.RaftEngine.Dir, c.RaftEngine.SpillDir = t.str("raft-engine.dir"), t.str("raft-engine.spill-dir")
+	c.RaftEngine.RecoveryMode = t.str("raft-engine.recovery-mode")
 	c.Titan.Enabled, _ = t.flag("rocksdb.titan.enabled")
 	c.Titan.Dirname = t.str("rocksdb.titan.dirname")
 	c.Encryption = EncryptionConfig{

@@ -53,6 +53,7 @@ min-blob-size = "1KiB"
 enabled = true
 [raft-engine]
 enable = false
+recovery-mode = "tolerate-any-corruption"
 [security.encryption]
 data-encryption-method = "plaintext"
 `))
@@ -61,7 +62,7 @@ data-encryption-method = "plaintext"
 	}
 	w, d := c.KV.CFs["write"], c.KV.CFs["default"]
 	if c.DataDir != "/srv/tikv0" || c.APIVersion != 1 || !c.EnableTTL || c.ReserveSpace != 5<<30 || c.KV.WALDir != "/wal/tikv0" ||
-		!c.Titan.Enabled || c.RaftEngine.Enable || !c.RaftEngine.HasEnable || c.Encryption.Method != "plaintext" {
+		!c.Titan.Enabled || c.RaftEngine.Enable || !c.RaftEngine.HasEnable || c.RaftEngine.RecoveryMode != "tolerate-any-corruption" || c.Encryption.Method != "plaintext" {
 		t.Errorf("%+v", c)
 	}
 	if w.PropSizeIndexDistance != 8<<20 || w.PropKeysIndexDistance != 100 || w.BlockSize != 0 || w.CompressionPerLevel != nil || w.FormatVersion != 2 {

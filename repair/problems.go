@@ -85,10 +85,12 @@ func raftLogProblems(s *scan.Store) []plan.Problem {
 		ps = append(ps, &plan.RaftLogDamage{Store: s.Ident.StoreID, Path: path, Reason: reason})
 	}
 	for _, f := range s.RaftReport.Files {
-		if f.BadHeader != "" {
+		switch {
+		case f.Skipped:
+			add(f.Path, f.SkippedWhat())
+		case f.BadHeader != "":
 			add(f.Path, "its header does not decode ("+f.BadHeader+"); TiKV empties the file")
-		}
-		if f.Torn {
+		case f.Torn:
 			add(f.Path, "the entries of its last batch are damaged; TiKV drops the batch")
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/raftlog"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
@@ -323,6 +324,16 @@ var damages = []struct {
 		p.write(p.path("raft-engine", "0000000000000002.raftlog"), b)
 		p.flip(first, int64(len(bytes.TrimRight(b, "\x00"))/2))
 	}, "unreadable-part", "raftlog at offset", "="},
+	{"the recovery mode goes on behind bytes that do not decode", "single-default", func(p *patient) {
+		p.recoveryMode("tolerate-any-corruption")
+		p.write(p.path("raft-engine", "0000000000000002.raftlog"), raftlog.AppendHeader(nil, 2))
+	}, "raft-log-damage", `goes on with them because raft-engine.recovery-mode is "tolerate-any-corruption"`, "="},
+	{"the recovery mode refuses what a kill leaves", "single-default", func(p *patient) {
+		p.recoveryMode("absolute-consistency")
+	}, "unreadable-part", `TiKV does not open this raft-engine either, because raft-engine.recovery-mode is "absolute-consistency"`, "="},
+	{"the recovery mode has a name that is not known", "single-default", func(p *patient) {
+		p.recoveryMode("tolerate-nothing")
+	}, "unreadable-part", `raft-engine.recovery-mode: "tolerate-nothing" is no recovery mode`, "="},
 	{"a log entry is missing", "single-raftdb", func(p *patient) {
 		p.raftEntry(nil)
 	}, "raft-entries", "missing; they are applied here", "="},

@@ -82,10 +82,12 @@ func (c *checker) raftFiles() {
 		c.add(&plan.RaftLogDamage{Store: c.store(), Path: path, Reason: reason})
 	}
 	for _, f := range rep.Files {
-		if f.BadHeader != "" {
+		switch {
+		case f.Skipped:
+			add(f.Path, f.SkippedWhat())
+		case f.BadHeader != "":
 			add(f.Path, "its header does not decode ("+f.BadHeader+"); TiKV empties the file")
-		}
-		if f.Torn {
+		case f.Torn:
 			add(f.Path, "the entries of its last batch are damaged; TiKV drops the batch")
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/edit"
+	"github.com/tikv-repair/tikv-repair/engine/raftlog"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/wal"
@@ -86,7 +87,9 @@ type RaftInfo struct {
 	Dir     string          `json:"dir"`
 	Regions int             `json:"regions"`
 	Entries uint64          `json:"entries"`
-	DB      *Database       `json:"raft_db,omitempty"` // raft RocksDB only
+	// RecoveryMode is raft-engine.recovery-mode of last_tikv.toml when it is not TiKV's default.
+	RecoveryMode raftlog.Mode `json:"recovery_mode,omitempty"`
+	DB           *Database    `json:"raft_db,omitempty"` // raft RocksDB only
 }
 
 // TitanInfo counts blob files.
@@ -252,6 +255,9 @@ func describeWAL(dir string, r *wal.Report) WALInfo {
 
 func (s *Store) raftInfo() (RaftInfo, error) {
 	info := RaftInfo{Kind: s.Layout.Raft, Dir: s.Layout.RaftDir}
+	if r := s.RaftReport; r != nil && r.Mode != raftlog.TolerateTail {
+		info.RecoveryMode = r.Mode
+	}
 	if s.Raft == nil {
 		return info, nil
 	}
@@ -349,6 +355,9 @@ func (in *Inspection) Text() string {
 	p("RocksDB", "%s (TiKV %s; %s)", orUnknown(in.Line.Version, in.Line.Dialect), orUnknown(in.Line.TiKV), in.Line.Evidence)
 	writeDB(&b, p, "key-value db", in.KV)
 	p("raft store", "%s in %s: %s, %s", in.Raft.Kind, in.Raft.Dir, plural(in.Raft.Regions, "region"), pluralY(in.Raft.Entries, "entr"))
+	if m := in.Raft.RecoveryMode; m != "" {
+		p("recovery mode", "%s (%s of %s)", m, raftlog.ModeSetting, engine.LastConfig)
+	}
 	if in.Raft.DB != nil {
 		writeDB(&b, p, "raft db", *in.Raft.DB)
 	}

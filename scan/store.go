@@ -185,7 +185,11 @@ func (s *Store) loadRegions() error {
 func (s *Store) openRaft() error {
 	var err error
 	if s.Layout.Raft == engine.RaftEngine {
-		e, rep, err := raftlog.OpenEngine(s.FS, s.Layout.RaftDir, s.Layout.SpillDir)
+		mode, err := s.recoveryMode()
+		if err != nil {
+			return err
+		}
+		e, rep, err := raftlog.OpenEngineMode(s.FS, s.Layout.RaftDir, s.Layout.SpillDir, mode)
 		if err != nil {
 			return err // a nil *Engine must not become a Store
 		}
@@ -197,6 +201,21 @@ func (s *Store) openRaft() error {
 	}
 	s.Raft, err = raftlog.OpenDB(s.raftDB)
 	return err
+}
+
+// recoveryMode is what the TiKV that starts here does with damaged raft-engine files: what last_tikv.toml says, else the default.
+func (s *Store) recoveryMode() (raftlog.Mode, error) {
+	c := s.Layout.Config
+	if c == nil {
+		return raftlog.TolerateTail, nil
+	}
+	mode, err := raftlog.ParseMode(c.RaftEngine.RecoveryMode)
+	if err != nil {
+		err := base.Unsupportedf(c.Path, "%s: %v", raftlog.ModeSetting, err)
+		err.Next = fmt.Sprintf("set it to %q, TiKV's default", raftlog.TolerateTail)
+		return "", err
+	}
+	return mode, nil
 }
 
 // OpenLocked opens a store whose locks the caller holds and keeps.

@@ -56,6 +56,9 @@ func (p *engineEdit) place() error {
 	var last *FileReport
 	for i := range e.report.Files {
 		f := &e.report.Files[i]
+		if f.Skipped {
+			return behindSkipped(f)
+		}
 		p.like = f.Path
 		if f.Version != 0 {
 			p.version = f.Version // the last append file with a header comes last
@@ -96,6 +99,16 @@ func (p *engineEdit) place() error {
 		}
 	}
 	return nil
+}
+
+// behindSkipped is the error of an edit after a corruption in the middle of the log. What the lost batches said is not known: a vote
+// that the replica has given, a log that was cleaned. A state that is written on top would make the guess durable. Besides, whether
+// a server opens the directory at all then hangs on a setting that may change before it is started.
+func behindSkipped(f *FileReport) error {
+	return &base.Error{Class: base.ErrCorrupt, Op: "plan raft edit", Path: f.Path, Offset: f.Valid,
+		Reason: fmt.Sprintf("%s; %d bytes are skipped there because %s is %q, and newer files follow: raft states may be older than what the replicas have promised, so nothing is written to this raft store",
+			f.Stop, f.Size-f.Valid, ModeSetting, TolerateAny),
+		Next: "restore the file from a copy; without one, let the other replicas serve and add this store anew"}
 }
 
 // refuse names what must not be done to this store.
@@ -197,7 +210,7 @@ func (p *engineEdit) Published() (Store, error) { return p.open(p.e.fs) }
 
 // open reads the directory and compares it with what was there before and with the batch.
 func (p *engineEdit) open(fs base.FS) (Store, error) {
-	after, rep, err := OpenEngine(fs, p.e.dir, p.e.spill)
+	after, rep, err := OpenEngineMode(fs, p.e.dir, p.e.spill, p.e.mode)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ type Engine struct {
 	groups table
 
 	dir, spill string
+	mode       Mode
 	report     *Report
 	// appendFirst has the first index that each group holds in the append queue alone.
 	appendFirst map[uint64]uint64
@@ -49,16 +50,20 @@ type FileReport struct {
 	Tail    Tail   `json:"tail"`
 	// Torn is set when the final batch was dropped because its entries block is broken: lines before 7.4 accept it.
 	Torn bool `json:"torn,omitempty"`
-	// BadHeader is set when the header of a queue's last file does not decode: TiKV empties such a file and goes on.
+	// BadHeader is set when the header does not decode: TiKV empties such a file and goes on.
 	BadHeader string `json:"bad_header,omitempty"`
 	// Stop is why reading ended at Valid; empty at a clean end.
 	Stop string `json:"stop,omitempty"`
+	// Skipped is set when reading ended at Valid although newer files of the queue follow: what stood behind it is lost, and the
+	// newer files count nevertheless. Only with TolerateAny.
+	Skipped bool `json:"skipped,omitempty"`
 }
 
 // Report describes what OpenEngine found.
 type Report struct {
 	Dir      string       `json:"dir"`
 	SpillDir string       `json:"spill_dir,omitempty"`
+	Mode     Mode         `json:"recovery_mode"`
 	Files    []FileReport `json:"files"`    // live files, rewrite queue first, by number
 	Ignored  []string     `json:"ignored"`  // cut off by a gap in the numbers, as TiKV does
 	Reserved []string     `json:"reserved"` // recycled or prefilled, no content
@@ -69,10 +74,18 @@ type Report struct {
 	DroppedAtomic int `json:"dropped_atomic,omitempty"`
 }
 
-// OpenEngine reads a raft-engine directory as TiKV's default recovery mode (tolerate-tail-corruption) does: the rewrite queue,
-// then the append queue over it. spillDir is the configured second directory, or empty. Errors: class ErrCorrupt where TiKV
-// would refuse to open, ErrUnsupported for files that are encrypted, ErrNotStore when there is no log file, ErrIO.
+// OpenEngine is OpenEngineMode with TiKV's default recovery mode.
 func OpenEngine(fs base.FS, dir, spillDir string) (*Engine, *Report, error) {
+	return OpenEngineMode(fs, dir, spillDir, TolerateTail)
+}
+
+// OpenEngineMode reads a raft-engine directory as a TiKV with this recovery mode does: the rewrite queue, then the append queue
+// over it. spillDir is the configured second directory, or empty; so is mode, which then is TolerateTail. Errors: class ErrCorrupt where TiKV would refuse to open,
+// ErrUnsupported for files that are encrypted, ErrNotStore when there is no log file, ErrIO.
+func OpenEngineMode(fs base.FS, dir, spillDir string, mode Mode) (*Engine, *Report, error) {
+	if mode == "" {
+		mode = TolerateTail
+	}
 	dirs := []string{dir}
 	if spillDir != "" {
 		dirs = append(dirs, spillDir)
@@ -88,8 +101,8 @@ func OpenEngine(fs base.FS, dir, spillDir string) (*Engine, *Report, error) {
 	if err := refuseEncrypted(fs, dir, &l); err != nil {
 		return nil, nil, err
 	}
-	e := &Engine{fs: fs, groups: table{}, dir: dir, spill: spillDir, appendFirst: map[uint64]uint64{}}
-	rep := &Report{Dir: dir, SpillDir: spillDir, Ignored: l.ignored, Reserved: l.reserved, Odd: l.odd}
+	e := &Engine{fs: fs, groups: table{}, dir: dir, spill: spillDir, mode: mode, appendFirst: map[uint64]uint64{}}
+	rep := &Report{Dir: dir, SpillDir: spillDir, Mode: mode, Ignored: l.ignored, Reserved: l.reserved, Odd: l.odd}
 	pending := atomicGroups{}
 	err = e.replay(l.queues[Rewrite], rep, func(b *batch) error { return e.applyRewrite(b, pending) })
 	if err != nil {
@@ -155,7 +168,7 @@ func refuseEncrypted(fs base.FS, dir string, l *listing) error {
 	return nil
 }
 
-// replay reads the files of one queue in order. Only the last one may end badly.
+// replay reads the files of one queue in order. The mode says which of them may end badly.
 func (e *Engine) replay(files []logFile, rep *Report, apply func(b *batch) error) error {
 	for i := range files {
 		lf := files[i]
@@ -174,16 +187,13 @@ func (e *Engine) replay(files []logFile, rep *Report, apply func(b *batch) error
 			Batches: s.batches, Torn: s.torn, Tail: TailNone}
 		e.files[len(e.files)-1].version = s.header.Version
 		if s.badHead != nil {
-			if !last {
-				return notLast(lf.path, 0, s.badHead)
-			}
-			fr.BadHeader, fr.Stop = s.badHead.Error(), s.badHead.Error()
+			fr.BadHeader, s.bad = s.badHead.Error(), s.badHead
 		}
 		if s.bad != nil {
-			if !last {
-				return notLast(lf.path, s.valid, s.bad)
+			if err := e.mode.judge(&lf, last, s.valid, s.bad); err != nil {
+				return err
 			}
-			fr.Stop = s.bad.Error()
+			fr.Stop, fr.Skipped = s.bad.Error(), !last
 		}
 		if fr.Tail, err = e.tailOf(&lf, s.valid); err != nil {
 			return err
@@ -191,13 +201,6 @@ func (e *Engine) replay(files []logFile, rep *Report, apply func(b *batch) error
 		rep.Files = append(rep.Files, fr)
 	}
 	return nil
-}
-
-// notLast is the error of a file that may not have a bad tail because a newer one follows it.
-func notLast(path string, off int64, cause error) error {
-	err := base.Corruptf(path, off, "%v", cause)
-	err.Next = "TiKV does not open this raft-engine either: newer files follow this one; restore the file from a copy"
-	return err
 }
 
 // tailOf looks at the first 64 KiB after off.
