@@ -87,6 +87,17 @@ func Run(tb testing.TB, src, dest, script string, options ...string) (string, er
 	return ask(tb, script, append([]string{"run", src, dest}, options...)...)
 }
 
+// scratch is a directory in memory where there is such a thing: an engine syncs what it cuts.
+func scratch(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "raftengine-judge-")
+	if err != nil {
+		return tb.TempDir()
+	}
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 func ask(tb testing.TB, stdin string, args ...string) (string, error) {
 	tb.Helper()
 	Available(tb)
@@ -97,7 +108,7 @@ func ask(tb testing.TB, stdin string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p, args...)
-	cmd.Env = append(os.Environ(), "TMPDIR="+tb.TempDir())
+	cmd.Env = append(os.Environ(), "TMPDIR="+scratch(tb))
 	cmd.Stdin = strings.NewReader(stdin)
 	var o, e bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &o, &e
@@ -105,6 +116,88 @@ func ask(tb testing.TB, stdin string, args ...string) (string, error) {
 		return "", fmt.Errorf("raft-engine: %w: %s", err, strings.TrimSpace(e.String()))
 	}
 	return o.String(), nil
+}
+
+// Verdict is what became of one damaged copy of a directory.
+type Verdict string
+
+// The verdicts.
+const (
+	Reads      Verdict = "ok"         // it opened, and every entry was read
+	Refused    Verdict = "refused"    // it did not open
+	Unreadable Verdict = "unreadable" // it opened, and something that it holds cannot be read
+)
+
+// Damage is what happens to one file of a directory: a byte is XORed with Mask or, with Mask 0, the file is cut at Offset. Without a
+// file nothing happens.
+type Damage struct {
+	File   string
+	Offset int
+	Mask   byte
+}
+
+func (d Damage) String() string {
+	switch {
+	case d.File == "":
+		return "none"
+	case d.Mask == 0:
+		return fmt.Sprintf("cut %s %d", d.File, d.Offset)
+	}
+	return fmt.Sprintf("flip %s %d %d", d.File, d.Offset, d.Mask)
+}
+
+// Apply changes the content of the file.
+func (d Damage) Apply(b []byte) []byte {
+	if d.Mask == 0 {
+		return b[:d.Offset]
+	}
+	b = slices.Clone(b)
+	b[d.Offset] ^= d.Mask
+	return b
+}
+
+// Trial is one damaged copy, opened with one recovery mode.
+type Trial struct {
+	Mode   raftlog.Mode
+	Damage Damage
+}
+
+func (t Trial) String() string { return string(t.Mode) + " " + t.Damage.String() }
+
+// Outcome of a trial.
+type Outcome struct {
+	Verdict Verdict
+	Why     string // of what is not Reads
+	Dump    string // complete only with Reads
+}
+
+// Trials opens a fresh copy of a small directory for each trial, all in one process.
+func Trials(tb testing.TB, dir string, list []Trial, options ...string) []Outcome {
+	tb.Helper()
+	var script strings.Builder
+	for _, t := range list {
+		fmt.Fprintln(&script, t)
+	}
+	text, err := ask(tb, script.String(), append([]string{"trials", dir}, options...)...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var out []Outcome
+	var dump strings.Builder
+	for line := range strings.Lines(text) {
+		rest, end := strings.CutPrefix(line, "end ")
+		if !end {
+			dump.WriteString(line)
+			continue
+		}
+		verdict, why, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		out = append(out, Outcome{Verdict(verdict), why, dump.String()})
+		dump.Reset()
+	}
+	if len(out) != len(list) {
+		tb.Fatalf("%d answers for %d trials", len(out), len(list))
+	}
+	return out
 }
 
 // Ours prints what our reader holds in the form of the judge's dump.

@@ -3,6 +3,7 @@
 //!
 //!     raftengine-judge dump SRC [option=value...]
 //!     raftengine-judge run SRC DEST [option=value...] < script
+//!     raftengine-judge trials SRC [option=value...] < trials
 //!
 //! Opening an engine writes (it truncates tails, makes a LOCK, recycles files), so SRC is never opened: `dump` works on a
 //! copy that it removes again, `run` on the copy DEST, which must not exist. A SRC that does not exist gives an empty engine.
@@ -18,6 +19,13 @@
 //!     spans                    prints the first and last file number of each queue
 //!     dump                     prints what the engine holds
 //!
+//! A trial is one line, a recovery mode and what to do to one file of SRC: "flip FILE OFFSET MASK" (XOR with a decimal byte), "cut
+//! FILE LENGTH", or "none". The engine opens a fresh copy, and the answer is what it holds, then one line:
+//!
+//!     end ok                   it opened, and every entry was read
+//!     end refused WHY          it did not open
+//!     end unreadable WHY       it opened, and something that it holds cannot be read
+//!
 //! A dump is canonical: regions ascending, keys in byte order.
 //!
 //!     region ID first INDEX last INDEX     or: region ID empty
@@ -25,6 +33,7 @@
 //!     key KEY VALUE
 
 mod entry;
+mod trials;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,7 +43,7 @@ use std::process::exit;
 
 use entry::{Opaque, RawEntry};
 use raft_engine::internals::LogQueue;
-use raft_engine::{Command, Config, Engine, LogBatch, ReadableSize, Version};
+use raft_engine::{Command, Config, Engine, LogBatch, ReadableSize, RecoveryMode, Version};
 
 type Fail = Box<dyn std::error::Error>;
 
@@ -44,7 +53,8 @@ fn main() {
     let done = match args.as_slice() {
         ["dump", src, options @ ..] => dump_copy(Path::new(src), options),
         ["run", src, dest, options @ ..] => run(Path::new(src), Path::new(dest), options),
-        _ => Err("usage: dump SRC [option=value...] | run SRC DEST [option=value...]".into()),
+        ["trials", src, options @ ..] => trials::run(Path::new(src), options),
+        _ => Err("usage: dump SRC [option=value...] | run SRC DEST [option=value...] | trials SRC [option=value...]".into()),
     };
     if let Err(e) = done {
         eprintln!("{e}");
@@ -89,6 +99,9 @@ fn config(dir: &Path, options: &[&str]) -> Result<Config, Fail> {
             "compression-threshold" => c.batch_compression_threshold = ReadableSize(value.parse()?),
             "recovery-threads" => c.recovery_threads = value.parse()?,
             "recycle" => c.enable_log_recycle = value.parse()?,
+            "recovery-mode" => c.recovery_mode = mode(value)?,
+            // Opened as it is: whoever asks gives a copy.
+            "spill-dir" => c.spill_dir = Some(value.to_owned()),
             "version" => {
                 c.format_version = if value == "1" {
                     Version::V1
@@ -100,6 +113,15 @@ fn config(dir: &Path, options: &[&str]) -> Result<Config, Fail> {
         }
     }
     Ok(c)
+}
+
+fn mode(name: &str) -> Result<RecoveryMode, Fail> {
+    match name {
+        "absolute-consistency" => Ok(RecoveryMode::AbsoluteConsistency),
+        "tolerate-tail-corruption" => Ok(RecoveryMode::TolerateTailCorruption),
+        "tolerate-any-corruption" => Ok(RecoveryMode::TolerateAnyCorruption),
+        _ => Err(format!("recovery mode {name:?}").into()),
+    }
 }
 
 fn open(dir: &Path, options: &[&str]) -> Result<Engine, Fail> {
