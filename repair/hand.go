@@ -2,6 +2,7 @@ package repair
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -368,7 +369,7 @@ func (h *hand) apply(ctx context.Context) (*HandResult, error) {
 		return nil, err
 	}
 	h.o.Say("reading back")
-	if err := h.readStaged(); err != nil {
+	if h.tx.J.Proof, err = h.readStaged(); err != nil {
 		return nil, err
 	}
 	if err := stageVersion(ctx, h.w, h.tx, d); err != nil {
@@ -390,21 +391,27 @@ func (h *hand) apply(ctx context.Context) (*HandResult, error) {
 	return h.finish(ctx)
 }
 
-func (h *hand) readStaged() error {
+// readStaged proves the staged raft store, and gives the digest by which a rerun knows the published one again.
+func (h *hand) readStaged() (string, error) {
 	if h.raftEdit.Empty() {
-		return nil
+		return raftlog.Digest(h.s.Raft)
 	}
 	staged, err := h.raftEdit.Staged(edit.StagedSuffix)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return staged.Close()
+	sum, err := raftlog.Digest(staged)
+	return sum, errors.Join(err, staged.Close())
 }
 
-// finish proves the published state and takes the fence away: the version is sound, and no region breaks a start rule that did not
-// before.
+// finish proves the published state and takes the fence away: every file is as the journal says, the raft store holds what was staged,
+// the version is sound, and no region breaks a start rule that did not before.
 func (h *hand) finish(context.Context) (*HandResult, error) {
 	h.o.Say("verifying")
+	// Between the publishing and a rerun anything may have happened.
+	if err := h.tx.Check(); err != nil {
+		return nil, err
+	}
 	if h.raftEdit != nil && !h.raftEdit.Empty() {
 		now, err := h.raftEdit.Published()
 		if err != nil {
@@ -419,6 +426,13 @@ func (h *hand) finish(context.Context) (*HandResult, error) {
 	}
 	fail := func(reason string) error {
 		return &base.Error{Class: base.ErrPartial, Op: "verify", Path: h.s.Layout.Dir, Offset: -1, Reason: reason + "; the fence stays", Next: "tikv-repair undo " + h.s.Layout.Dir}
+	}
+	sum, err := raftlog.Digest(h.s.Raft)
+	if err != nil {
+		return nil, err
+	}
+	if sum != h.tx.J.Proof && h.tx.J.Proof != "" { // older versions kept none
+		return nil, fail("the raft store does not hold what was staged")
 	}
 	for _, f := range h.s.DB.SelfCheck(func(_ string, f rocks.LevelFile) bool { return f.Level == 0 }) {
 		return nil, fail(f.String())

@@ -426,6 +426,10 @@ func stageVersion(ctx context.Context, w *Rewinder, tx *edit.Tx, d *Draft) error
 // finish proves the published version and takes the fence away. d is nil after a resume: the numbers are then those of the preview.
 func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	r.o.Say("verifying")
+	// Between the publishing and a rerun anything may have happened.
+	if err := r.tx.Check(); err != nil {
+		return nil, err
+	}
 	if err := r.s.Reopen(); err != nil {
 		return nil, err
 	}

@@ -67,6 +67,9 @@ type Journal struct {
 	Moved []string `json:"moved,omitempty"`
 	// Switches are replaced in this order, after all Created are in place.
 	Switches []Switch `json:"switches,omitempty"`
+	// Proof is a digest of what the staged files were found to hold when they were read back, in the form of whoever made the edit. It
+	// is there for a rerun, which has not made the edit and no longer has the store of before to compare with.
+	Proof string `json:"proof,omitempty"`
 	// ForeignPanicMark tells that a panic_mark_file which is not ours was there and lies in the backup.
 	ForeignPanicMark bool `json:"foreign_panic_mark,omitempty"`
 }

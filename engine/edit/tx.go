@@ -114,7 +114,7 @@ func (t *Tx) Restart() error {
 	if t.J.State != Begun {
 		return fmt.Errorf("restart of plan %s in state %s", t.J.PlanID, t.J.State)
 	}
-	t.J.Created, t.J.Saved, t.J.Moved, t.J.Switches, t.J.Cuts, t.J.Logs = nil, nil, nil, nil, nil, nil
+	t.J.Created, t.J.Saved, t.J.Moved, t.J.Switches, t.J.Cuts, t.J.Logs, t.J.Proof = nil, nil, nil, nil, nil, nil, ""
 	return t.setAside()
 }
 
