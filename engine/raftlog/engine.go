@@ -176,7 +176,7 @@ func (e *Engine) replay(files []logFile, rep *Report, apply func(b *batch) error
 		e.files = append(e.files, lf)
 		s, err := scanFile(e.fs, &lf, func(b *batch) error {
 			if err := apply(b); err != nil {
-				return base.Corruptf(lf.path, b.off, "%v", err)
+				return replayFailed(lf.path, b.off, err)
 			}
 			return nil
 		})
@@ -201,6 +201,14 @@ func (e *Engine) replay(files []logFile, rep *Report, apply func(b *batch) error
 		rep.Files = append(rep.Files, fr)
 	}
 	return nil
+}
+
+// replayFailed is the error of a batch that does not fit what was read before it. An engine that reads with several threads replays
+// parts of the queue on their own, and a Clean or Compact of a later part may hide from it what it would panic on otherwise.
+func replayFailed(path string, off int64, cause error) error {
+	err := base.Corruptf(path, off, "%v", cause)
+	err.Next = "batches before it are lost: restore the log files from a copy; TiKV panics here too, or, with several raft-engine.recovery-threads, may start without noticing"
+	return err
 }
 
 // tailOf looks at the first 64 KiB after off.

@@ -113,9 +113,15 @@ func TestRecoveryModesAgree(t *testing.T) {
 				}
 			}
 		}
-		// How many threads read makes no difference, not even to what is damaged.
-		for i, got := range Trials(t, dir, list, fmt.Sprintf("recovery-threads=%d", []int{1, 4, 2}[round])) {
+		threads := []int{1, 4, 2}[round]
+		for i, got := range Trials(t, dir, list, fmt.Sprintf("recovery-threads=%d", threads)) {
 			ours := oursAfter(t, files, list[i])
+			if threads > 1 && list[i].Mode == raftlog.TolerateAny && got.Verdict == Reads && strings.Contains(ours.Why, "memtable has a hole") {
+				// Each thread replays some files on their own: a Clean or Compact in later ones hides from the engine what is a panic
+				// to one that reads in order, as we do.
+				counts["hole not noticed"]++
+				continue
+			}
 			if ours.Verdict != got.Verdict {
 				t.Fatalf("round %d, %s: ours %s (%s), raft-engine %s (%s)", round, list[i], ours.Verdict, ours.Why, got.Verdict, got.Why)
 			}
