@@ -221,7 +221,10 @@ func TestReplay(t *testing.T) {
 			log(1, nb().put(3, "R", "x")), "3: R=x\n"},
 		{"begin again drops what was not ended", newDir().rewrite(1, nb().mark(0, 0).put(2, "a", "1"), nb().mark(0, 0).put(2, "b", "1"),
 			nb().mark(0, 2)), "2: b=1\n"},
-		{"an atomic group acts where it ends", newDir().rewrite(1, nb().mark(0, 0).clean(2), nb().log(2, 5, 6, 6), nb().mark(0, 2)), ""},
+		{"an atomic group acts where it ends", newDir().rewrite(1, nb().mark(0, 0).clean(2), nb().log(2, 5, 6, 6), nb().mark(0, 2)), "2:\n"},
+		{"a mark that does not exist", newDir().rewrite(1, nb().mark(0, 3)),
+			"read /re/0000000000000001.rewrite at offset 69: atomic group 0 has a mark of 3: raft-engine panics"},
+		{"a list of no entries", newDir().log(1, nb().add(2, 1, 0)), "2:\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e, _, err := c.dir.open()

@@ -3,6 +3,7 @@ package raftlog
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -248,6 +249,9 @@ func (e *Engine) applyRewrite(b *batch, pending atomicGroups) error {
 	if !ok {
 		return e.applyItems(b.items, blk)
 	}
+	if m > markEnd {
+		return fmt.Errorf("atomic group %d has a mark of %d: raft-engine panics", id, m)
+	}
 	for _, p := range pending.accept(id, m, pendingBatch{section: bytes.Clone(b.section), block: blk}) {
 		items, err := decodeItems(nil, p.section)
 		if err != nil {
@@ -255,6 +259,11 @@ func (e *Engine) applyRewrite(b *batch, pending atomicGroups) error {
 		}
 		if err := e.applyItems(items, p.block); err != nil {
 			return err
+		}
+		for i := range items {
+			if !bytes.Equal(items[i].key, atomicKey) {
+				e.groups.at(items[i].group) // as in the engine: there, though it may be empty
+			}
 		}
 	}
 	return nil

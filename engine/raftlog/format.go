@@ -254,7 +254,7 @@ var atomicKey = []byte{0x5F, 0x5F, 0x01}
 func marker(items []item) (id uint64, m atomicMark, ok bool) {
 	for i := range items {
 		it := &items[i]
-		if it.op == opPut && bytes.Equal(it.key, atomicKey) && len(it.value) == 1 && it.value[0] <= byte(markEnd) {
+		if it.op == opPut && bytes.Equal(it.key, atomicKey) && len(it.value) == 1 {
 			return it.group, atomicMark(it.value[0]), true
 		}
 	}

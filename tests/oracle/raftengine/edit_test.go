@@ -226,6 +226,7 @@ func TestEditsAndEngineTakeTurns(t *testing.T) {
 			}
 			a.publish()
 			after := same(t, dir, what+", published")
+			everyMode(t, dir, what, after)
 			judged, err := Parse(after)
 			must(t, err)
 			w.Adopt(judged)
@@ -243,6 +244,30 @@ func TestEditsAndEngineTakeTurns(t *testing.T) {
 		}
 	}
 	t.Logf("tails: %v", kinds)
+}
+
+// everyMode opens a published directory in the modes that are not the default. Our edit leaves the append queue without any tail, so that
+// absolute-consistency opens it as soon as the rewrite queue has none either.
+func everyMode(t *testing.T, dir, what, want string) {
+	t.Helper()
+	for _, m := range []raftlog.Mode{raftlog.TolerateAny, raftlog.Absolute} {
+		judge, err := TryDump(t, dir, "recovery-mode="+string(m))
+		e, _, ourErr := raftlog.OpenEngineMode(base.NewOS(), dir, "", m)
+		if (err == nil) != (ourErr == nil) || err != nil && m == raftlog.TolerateAny {
+			t.Fatalf("%s, %s: ours %v, raft-engine %v", what, m, ourErr, err)
+		}
+		if err != nil {
+			if !strings.Contains(ourErr.Error(), ".rewrite") {
+				t.Fatalf("%s, %s: the published append queue has a tail: %v", what, m, ourErr)
+			}
+			continue
+		}
+		ours, err := Ours(e)
+		must(t, err)
+		if judge != want || ours != want {
+			t.Fatalf("%s, %s: ours %s; raft-engine %s", what, m, Diff(ours, want), Diff(want, judge))
+		}
+	}
 }
 
 // withoutPrefix leaves out of a dump the entries that a region did not have in the earlier one because they had been compacted:
