@@ -324,6 +324,9 @@ var damages = []struct {
 		p.write(p.path("raft-engine", "0000000000000002.raftlog"), b)
 		p.flip(first, int64(len(bytes.TrimRight(b, "\x00"))/2))
 	}, "unreadable-part", "raftlog at offset", "="},
+	{"a file beside the raft log has a name that is not UTF-8", "single-default", func(p *patient) {
+		p.write(p.path("raft-engine", "core.\xff"), nil)
+	}, "unreadable-part", "not UTF-8: TiKV panics", "="},
 	{"the recovery mode goes on behind bytes that do not decode", "single-default", func(p *patient) {
 		p.recoveryMode("tolerate-any-corruption")
 		p.write(p.path("raft-engine", "0000000000000002.raftlog"), raftlog.AppendHeader(nil, 2))

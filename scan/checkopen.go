@@ -91,6 +91,10 @@ func (c *checker) raftFiles() {
 			add(f.Path, "the entries of its last batch are damaged; TiKV drops the batch")
 		}
 	}
+	for _, path := range rep.Odd {
+		c.fail("raft store", &base.Error{Class: base.ErrUnsupported, Op: "list", Path: path, Offset: -1,
+			Reason: "the name of this file is not UTF-8: TiKV panics when it lists the directory", Next: "rename or move the file"})
+	}
 	for _, path := range rep.Ignored {
 		add(path, "a gap in the file numbers cuts it off")
 	}

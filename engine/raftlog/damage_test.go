@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -91,6 +93,32 @@ func TestNames(t *testing.T) {
 	}
 	if FileName(Append, 12) != "0000000000000012.raftlog" || FileName(Rewrite, 1) != "0000000000000001.rewrite" {
 		t.Error("FileName")
+	}
+}
+
+// What counts as a log file on a real disk: regular files and symbolic links to them, by name alone.
+func TestWhatIsALogFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, content []byte) { must(t, os.WriteFile(filepath.Join(dir, name), content, 0o600)) }
+	write("0000000000000003.raftlog", batches(2, 3, nb().put(3, "R", "x")))
+	write("elsewhere", batches(2, 4, nb().put(4, "R", "x")))
+	must(t, os.Symlink("elsewhere", filepath.Join(dir, "0000000000000004.raftlog")))
+	write("0000000000000005.copy.raftlog", batches(2, 5, nb().put(5, "R", "x")))
+	must(t, os.Symlink("nowhere", filepath.Join(dir, "0000000000000006.raftlog")))
+	must(t, os.Mkdir(filepath.Join(dir, "0000000000000007.raftlog"), 0o755))
+	must(t, os.Mkdir(filepath.Join(dir, "swap"), 0o755))
+	must(t, os.Mkdir(filepath.Join(dir, "directory\xff"), 0o755))
+	write("0000000000000006.raftlog.reserved", batches(2, 6, nb().put(6, "R", "x")))
+	write("0000000000000006.raftlog.tikv-repair", batches(2, 6, nb().put(6, "R", "x")))
+	write("LOCK", nil)
+	e, rep, err := OpenEngine(base.NewOS(), dir, "")
+	must(t, err)
+	if got := dump(t, e); got != "3: R=x\n4: R=x\n5: R=x\n" || len(rep.Reserved) != 1 || len(rep.Ignored)+len(rep.Odd) != 0 {
+		t.Errorf("%q %+v", got, rep)
+	}
+	write("\xff", nil)
+	if _, rep, err = OpenEngine(base.NewOS(), dir, ""); err != nil || len(rep.Odd) != 1 {
+		t.Errorf("%v %+v", err, rep)
 	}
 }
 

@@ -117,12 +117,9 @@ func scanDirs(fs base.FS, dirs ...string) (listing, error) {
 		slices.Sort(names)
 		for _, name := range names {
 			path := fs.PathJoin(dir, name)
-			if !utf8.ValidString(name) {
-				l.odd = append(l.odd, path)
-				continue
-			}
+			odd := !utf8.ValidString(name)
 			class, seq := classify(name)
-			if class == nameOther {
+			if class == nameOther && !odd {
 				continue
 			}
 			st, err := fs.Stat(path)
@@ -133,6 +130,10 @@ func scanDirs(fs base.FS, dirs ...string) (listing, error) {
 				return l, base.IO("stat", path, err)
 			}
 			if !st.Mode().IsRegular() {
+				continue
+			}
+			if odd {
+				l.odd = append(l.odd, path)
 				continue
 			}
 			switch class {
