@@ -92,7 +92,10 @@ func (d LockDecision) Visible() (w mvcc.Write, commitTS mvcc.TS, ok bool) {
 //
 // Decisions come in the order of locks. They also serve a read at t that changes nothing.
 func DecideLocks(t mvcc.TS, locks []LockAt, ev Evidence) ([]LockDecision, []Problem, error) {
-	j := newJudge(t, ev)
+	return newJudge(t, ev).decideAll(locks)
+}
+
+func (j *judge) decideAll(locks []LockAt) ([]LockDecision, []Problem, error) {
 	for _, l := range locks {
 		j.note(l)
 	}

@@ -34,7 +34,7 @@ type Plan struct {
 	Questions []Question     `json:"questions,omitempty"` // by id
 	Summary   Summary        `json:"summary"`
 	Stages    []Stage        `json:"stages"`
-	Problems  []Described    `json:"problems"` // sorted; what was accepted with --force included
+	Problems  []Finding      `json:"problems"` // sorted; what was accepted with --force included
 	Forced    []string       `json:"forced,omitempty"`
 	NextSteps []string       `json:"next_steps"`
 	Floors    Floors         `json:"floors"`
@@ -184,12 +184,14 @@ const (
 
 // RegionPlan is the decision about one region, with everything that it was made from.
 type RegionPlan struct {
-	ID       uint64           `json:"region_id"`
-	Range    Range            `json:"range"` // afterwards; before, for regions that go
-	Decision Decision         `json:"decision"`
-	Reason   string           `json:"reason"`
-	Old      raftstate.Region `json:"old_region,omitzero"` // the newest descriptor of the survivors
-	New      raftstate.Region `json:"new_region,omitzero"` // zero: none stays
+	ID       uint64   `json:"region_id"`
+	Range    Range    `json:"range"` // afterwards; before, for regions that go
+	Decision Decision `json:"decision"`
+	Reason   string   `json:"reason"`
+	// LostQuorum says that the region would have no leader if it were left alone.
+	LostQuorum bool             `json:"lost_quorum,omitempty"`
+	Old        raftstate.Region `json:"old_region,omitzero"` // the newest descriptor of the survivors
+	New        raftstate.Region `json:"new_region,omitzero"` // zero: none stays
 
 	WinnerStore uint64     `json:"winner_store,omitempty"`
 	WinnerPeer  uint64     `json:"winner_peer,omitempty"`

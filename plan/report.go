@@ -238,8 +238,10 @@ type LogGroup struct {
 	Admin *raftstate.Admin `json:"admin,omitempty"`
 	// Blocked says why apply cannot execute the entry offline, whatever its epoch: it does not decode, holds unknown fields, ingests a file
 	// that is not there. Such an entry is a group of its own. Admin commands and conf changes are not blocked: the planner judges them.
-	Blocked string    `json:"blocked,omitempty"`
-	Write   *WriteSum `json:"write,omitempty"` // of GroupWrite with requests
+	Blocked string `json:"blocked,omitempty"`
+	// StopsTiKV says that TiKV, too, stops at a blocked entry: it does not decode, or the ingested file is missing. Missing entries do.
+	StopsTiKV bool      `json:"stops_tikv,omitempty"`
+	Write     *WriteSum `json:"write,omitempty"` // of GroupWrite with requests
 }
 
 // Entries is the number of entries.

@@ -1,0 +1,415 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/tikv-repair/tikv-repair/raftstate"
+)
+
+// act turns the decisions into actions.
+func (pl *planner) act() {
+	for i := range pl.groups {
+		g := &pl.groups[i]
+		switch {
+		case g.newest == nil:
+		case !g.touched:
+			pl.healthy++
+			pl.leaveAlone(g)
+		case g.fate != "":
+			pl.end(g)
+		default:
+			pl.rewrite(g)
+		}
+	}
+	for s := range pl.actions {
+		slices.SortStableFunc(pl.actions[s], func(a, b Action) int {
+			return cmp.Or(cmp.Compare(actionOrder(a), actionOrder(b)), cmp.Compare(a.RegionID, b.RegionID))
+		})
+	}
+}
+
+// actionOrder: what goes is out of the way before something new takes its place.
+func actionOrder(a Action) int {
+	switch a.Kind {
+	case ActionTombstone:
+		return 0
+	case ActionRewrite:
+		return 1
+	}
+	return 2
+}
+
+// leaveAlone tells what is worth knowing about a healthy region; only a peer that keeps TiKV from starting has to go.
+func (pl *planner) leaveAlone(g *group) {
+	for _, p := range g.peers {
+		if why := p.stops(); why != "" {
+			pl.tombstone(p, "TiKV would not start with it, and the region has its quorum elsewhere: "+why, false)
+			pl.regions = append(pl.regions, RegionPlan{ID: g.id, Range: rangeOf(g.newest.Region), Decision: DecisionHealthy, Reason: "one of its peers is destroyed: TiKV would not start with it",
+				Old: g.newest.Region, New: g.newest.Region, Survivors: pl.survivors(g), Loss: Loss{Certainty: LossNone}, CopyBytes: p.Bytes})
+			continue
+		}
+		if own, ok := p.Region.PeerOn(p.StoreID); !p.Usable && ok && !own.IsWitness && p.State != raftstate.Applying {
+			pl.problem(&UnusablePeer{Store: p.StoreID, Region: p.RegionID, Reason: p.Reason})
+		}
+	}
+}
+
+// tombstone destroys a peer. Its own store leaves the list, so that PD can place a replica here again (repair-semantics.md 6.2).
+func (pl *planner) tombstone(p *PeerReport, why string, merged bool) {
+	r := p.Region
+	r.Peers = slices.DeleteFunc(slices.Clone(r.Peers), func(q raftstate.Peer) bool { return q.StoreID == p.StoreID })
+	a := Action{Kind: ActionTombstone, RegionID: p.RegionID, Old: p.Fingerprint, Reason: why, KeepMergeState: merged && p.MergeState != nil,
+		New: NewState{State: raftstate.Tombstone, Region: r}}
+	pl.actions[p.StoreID] = append(pl.actions[p.StoreID], a)
+}
+
+// end destroys all copies of a region of which nothing stays.
+func (pl *planner) end(g *group) {
+	rp := RegionPlan{ID: g.id, Range: rangeOf(g.newest.Region), Decision: g.fate, Reason: g.fateWhy, Old: g.newest.Region, Survivors: pl.survivors(g)}
+	rp.Loss.Certainty = LossNone
+	if g.fate == DecisionRemoved {
+		rp.Loss = Loss{Certainty: LossCertain, Notes: []string{"nothing of it stays: " + g.fateWhy}}
+	}
+	target := pl.mergeTarget(g)
+	for i := range g.peers {
+		p := g.peers[i]
+		if target != nil && !target.touched && g.fate == DecisionMerged {
+			// TiKV still has to apply the merge here, and needs the source for it.
+			if t := target.peerOn(p.StoreID); t != nil && !covers(t.Region.StartKey, t.Region.EndKey, p.Region.StartKey, p.Region.EndKey) {
+				rp.Survivors[i].Why = fmt.Sprintf("left as it is: region %d takes it in when TiKV applies its log here", target.id)
+				continue
+			}
+		}
+		rp.Survivors[i].Why = g.fateWhy
+		why := g.fateWhy
+		if x := pl.excluded(p); x != "" {
+			why = x
+		}
+		merged := pl.mergedHere(g, p)
+		pl.tombstone(p, why, merged != 0)
+		if merged > p.Applied {
+			last := &pl.actions[p.StoreID][len(pl.actions[p.StoreID])-1]
+			term, _ := p.termAt(merged)
+			last.Apply = &ApplyLog{From: p.Applied, To: merged, Term: term, Version: p.Region.Epoch.Version}
+		}
+	}
+	pl.regions = append(pl.regions, rp)
+}
+
+func (pl *planner) mergeTarget(g *group) *group {
+	if m := g.newest.MergeState; m != nil && m.Target != nil {
+		return pl.group(m.Target.ID)
+	}
+	for i := range pl.final {
+		t := pl.final[i].g
+		if t == nil || t.best == nil || !hasAdmin(t.best) {
+			continue
+		}
+		for _, s := range walk(t.best).steps {
+			if s.admin != nil && s.admin.Type == raftstate.AdminCommitMerge && s.admin.Source != nil && s.admin.Source.ID == g.id {
+				return t
+			}
+		}
+	}
+	return nil
+}
+
+// mergedHere tells up to where a source has to be applied before the target takes it in on this store; 0: the plan does not merge it here.
+func (pl *planner) mergedHere(g *group, p *PeerReport) uint64 {
+	t := pl.mergeTarget(g)
+	if t == nil || t.choice == nil {
+		return 0
+	}
+	m := t.choice.member(p.StoreID)
+	if m == nil {
+		return 0
+	}
+	for _, s := range m.steps {
+		if s.admin.Type == raftstate.AdminCommitMerge && s.admin.Source.ID == g.id {
+			to, _ := pl.sourceReady(p.StoreID, s.admin)
+			return to
+		}
+	}
+	return 0
+}
+
+// rewrite gives the members of a touched region their new records and destroys its other peers.
+func (pl *planner) rewrite(g *group) {
+	c := g.choice
+	n := c.after
+	n.Peers = pl.roles(g, c)
+	n.Epoch = raftstate.Epoch{ConfVer: c.confVer, Version: c.version}
+	if n.IsInFlashback || g.newest.Region.IsInFlashback {
+		pl.problem(&Flashback{Store: c.winner.StoreID, Region: g.id, StartTS: tsOf(g.newest.Region.FlashbackStartTS)})
+		n.IsInFlashback, n.FlashbackStartTS = false, 0
+	}
+	rp := RegionPlan{ID: g.id, Range: rangeOf(n), Decision: DecisionRewrite, Reason: g.cause, LostQuorum: !g.healthy, Old: g.newest.Region, New: n, Survivors: pl.survivors(g)}
+	own, _ := c.winner.Region.PeerOn(c.winner.StoreID)
+	rp.WinnerStore, rp.WinnerPeer = c.winner.StoreID, own.ID
+	switch {
+	case c.applying:
+		rp.Decision = DecisionWait
+	case g.healthy && pl.rewind():
+		rp.Decision = DecisionRewind
+	case g.shrink != nil && pl.opt.HoleFill == HoleStale && g.cause == staleCause:
+		rp.Decision = DecisionStale
+	}
+	pl.carryEntries(g, c)
+	kept := map[uint64]bool{}
+	for i := range c.members {
+		m := &c.members[i]
+		kept[m.p.StoreID] = true
+		rp.KeptStores = append(rp.KeptStores, m.p.StoreID)
+		a := pl.rewriteAction(g, c, m, n)
+		pl.actions[m.p.StoreID] = append(pl.actions[m.p.StoreID], a)
+		pl.children(g, c, m)
+	}
+	for i, p := range g.peers {
+		s := &rp.Survivors[i]
+		if kept[p.StoreID] {
+			s.Kept, s.Why = true, "kept"
+			if p.StoreID == c.winner.StoreID {
+				s.Why = "kept: the longest log"
+				if len(g.peers) > 1 && c.winner != g.best && c.winner.StoreID != g.best.StoreID {
+					s.Why = "kept: see the notes"
+				}
+			}
+			continue
+		}
+		s.Why = cmp.Or(pl.excluded(p), c.left[p.StoreID], p.Reason, p.stops(), "it has no usable data")
+		pl.tombstone(p, fmt.Sprintf("region %d goes on without it: %s", g.id, s.Why), false)
+		rp.CopyBytes += p.Bytes
+	}
+	if len(c.members) < len(g.newest.Region.Peers) && rp.CopyBytes == 0 {
+		rp.CopyBytes = c.winner.Bytes * uint64(len(g.newest.Region.Peers)-len(c.members))
+	}
+	rp.Loss = pl.lossOf(g, c)
+	pl.regions = append(pl.regions, rp)
+}
+
+const staleCause = "a part of the key space is held by nobody, and this is the best old copy of it"
+
+func (pl *planner) lossOf(g *group, c *choice) Loss {
+	l := Loss{Certainty: LossPossible, Entries: c.lost, Notes: slices.Concat(c.notes, c.maybe)}
+	switch {
+	case len(c.lost) > 0:
+		l.Certainty = LossCertain
+	case g.healthy && len(c.maybe) == 0:
+		l.Certainty = LossNone
+	}
+	if g.shrink != nil && l.Certainty == LossNone {
+		l.Certainty = LossPossible
+	}
+	if len(c.lost) > 0 {
+		pl.problem(&CertainLoss{Region: g.id, Store: c.lost[0].StoreID, First: c.lost[0].First, Last: c.lost[len(c.lost)-1].Last, Versions: versions(c.lost), Why: c.lost[0].Why})
+	}
+	return l
+}
+
+func versions(ls []LostEntries) (n uint64) {
+	for _, l := range ls {
+		n += l.Versions
+	}
+	return n
+}
+
+// rewriteAction gives a member its new records.
+func (pl *planner) rewriteAction(g *group, c *choice, m *member, n raftstate.Region) Action {
+	p := m.p
+	a := Action{Kind: ActionRewrite, RegionID: g.id, Old: p.Fingerprint, Reason: g.cause, Tail: c.tail, New: NewState{State: raftstate.Normal, Region: n}}
+	if c.applying {
+		a.New.State = raftstate.Applying
+		a.New.Applied, a.New.AppliedTerm, a.New.Truncated = p.Applied, p.AppliedTerm, p.Truncated
+		a.New.Last, a.New.LastTerm, a.New.Commit, a.New.Term, a.New.Vote = p.Last, p.LastTerm, p.HardCommit, p.HardTerm, p.Vote
+		return a
+	}
+	term, _ := p.termAt(m.to)
+	applied := originalApplied(g, p)
+	if m.to > applied || m.carried != 0 {
+		a.Apply = &ApplyLog{From: applied, To: m.to, Term: term, Version: p.Region.Epoch.Version, CarriedFrom: m.carried}
+		for _, s := range m.steps {
+			a.Apply.Admin = append(a.Apply.Admin, AdminStep{s.index, s.admin.Type, s.after.Epoch.Version})
+		}
+	}
+	a.New.Applied, a.New.AppliedTerm = m.to, term
+	if c.tail == TailDrop {
+		a.New.Truncated = raftstate.TruncatedState{Index: m.to, Term: term}
+		a.New.Last, a.New.LastTerm, a.New.Commit = m.to, term, m.to
+	} else {
+		a.New.Truncated, a.New.Last, a.New.LastTerm = p.Truncated, p.Last, p.LastTerm
+		a.New.Commit = max(p.HardCommit, m.to)
+	}
+	a.New.Term, a.New.Vote = max(c.term, term), p.Vote
+	if a.New.Term != p.HardTerm {
+		a.New.Vote = 0
+	}
+	return a
+}
+
+// carryEntries asks for the log entries that members need from another store, or takes them from the answer.
+func (pl *planner) carryEntries(g *group, c *choice) {
+	from, need := ^uint64(0), false
+	for _, m := range c.members {
+		if m.carried != 0 {
+			from, need = min(from, m.carried), true
+		}
+	}
+	if !need {
+		return
+	}
+	source := c.winner.StoreID
+	if c.member(source).carried != 0 {
+		source = g.best.StoreID
+	}
+	q := &Question{ID: fmt.Sprintf("entries-%d-%d-%d", g.id, from, c.winner.Last), Kind: AskEntries, Stores: []uint64{source}, RegionID: g.id, From: from, To: c.winner.Last,
+		Reason: fmt.Sprintf("region %d: other stores need these log entries to hold the same data", g.id)}
+	a := pl.answerOf(q.ID, source)
+	if a == nil {
+		pl.ask[q.ID] = q
+		return
+	}
+	for i, e := range a.Entries {
+		if term, ok := c.winner.termAt(e.Index); e.Index != from+1+uint64(i) || ok && term != e.Term {
+			a.Entries = nil
+			break
+		}
+	}
+	if uint64(len(a.Entries)) != c.winner.Last-from {
+		pl.problem(&ReportMismatch{Store: source, Reason: fmt.Sprintf("its answer has not the log entries %d to %d of region %d that it reported", from+1, c.winner.Last, g.id)})
+		return
+	}
+	pl.carried[g.id] = &CarriedRange{RegionID: g.id, FromStore: source, Entries: a.Entries}
+}
+
+// originalApplied is the applied index of the report: p may be as it is after entries were carried to it.
+func originalApplied(g *group, p *PeerReport) uint64 {
+	if o := g.peerOn(p.StoreID); o != nil {
+		return o.Applied
+	}
+	return p.Applied
+}
+
+// children creates the regions that the splits carried out by a member give birth to, unless somebody has them already.
+func (pl *planner) children(g *group, c *choice, m *member) {
+	for _, s := range m.steps {
+		for _, r := range s.children {
+			cg := pl.group(r.ID)
+			if cg != nil && (cg.newest != nil || len(cg.tombs) > 0) {
+				continue
+			}
+			pl.child(g, c, m, s, r)
+		}
+	}
+}
+
+// child creates one region on one store, as applying the split would: same data, an initial log.
+func (pl *planner) child(g *group, c *choice, m *member, s step, r raftstate.Region) {
+	n := r
+	n.Peers = nil
+	for _, o := range c.members {
+		if !slices.ContainsFunc(o.steps, func(x step) bool { return x.index == s.index }) {
+			continue
+		}
+		if q, ok := r.PeerOn(o.p.StoreID); ok {
+			n.Peers = append(n.Peers, raftstate.Peer{ID: q.ID, StoreID: q.StoreID})
+		}
+	}
+	if _, ok := n.PeerOn(m.p.StoreID); !ok {
+		return
+	}
+	n.Epoch.ConfVer += confVerMargin
+	if pd := pl.pdVersion(n.ID, n.StartKey, n.EndKey); pd > n.Epoch.Version {
+		n.Epoch.Version = pd + 1 // its log is empty: nothing depends on the version
+	}
+	a := Action{Kind: ActionCreate, RegionID: n.ID, Reason: fmt.Sprintf("split off region %d at index %d", g.id, s.index), New: initial(n)}
+	pl.actions[m.p.StoreID] = append(pl.actions[m.p.StoreID], a)
+	if pl.childMade[n.ID] {
+		return
+	}
+	pl.childMade[n.ID] = true
+	rp := RegionPlan{ID: n.ID, Range: rangeOf(n), Decision: DecisionSplitOff, New: n, WinnerStore: n.Peers[0].StoreID, WinnerPeer: n.Peers[0].ID,
+		Reason: fmt.Sprintf("the log of region %d splits it off at index %d, and no survivor has carried that out", g.id, s.index)}
+	rp.Loss.Certainty = LossPossible
+	for _, q := range n.Peers {
+		rp.KeptStores = append(rp.KeptStores, q.StoreID)
+	}
+	pl.regions = append(pl.regions, rp)
+}
+
+// initial are the records of a region without a log.
+func initial(r raftstate.Region) NewState {
+	const i, t = raftstate.InitLogIndex, raftstate.InitLogTerm
+	return NewState{State: raftstate.Normal, Region: r, Applied: i, AppliedTerm: t, Truncated: raftstate.TruncatedState{Index: i, Term: t},
+		Last: i, LastTerm: t, Commit: i, Term: t}
+}
+
+// createEmpty fills a gap: on the store of the right neighbour's winner, as PD does, else of the left one's.
+func (pl *planner) createEmpty(h gap) {
+	store := pl.storeID[0]
+	for _, n := range []*placed{h.left, h.right} {
+		if n == nil || n.g == nil {
+			continue
+		}
+		if n.g.choice != nil {
+			store = n.g.choice.winner.StoreID
+		} else if n.g.best != nil {
+			store = n.g.best.StoreID
+		}
+	}
+	r := raftstate.Region{ID: pl.newID(), StartKey: h.start, EndKey: h.end, Epoch: raftstate.Epoch{ConfVer: 1, Version: 1}}
+	r.Peers = []raftstate.Peer{{ID: pl.newID(), StoreID: store}}
+	var had []RegionStore
+	version := uint64(1)
+	for i := range pl.groups {
+		g := &pl.groups[i]
+		for _, p := range slices.Concat(g.peers, g.tombs) {
+			if overlaps(p.Region.StartKey, p.Region.EndKey, h.start, h.end) {
+				version = max(version, p.Region.Epoch.Version)
+				if p.State != raftstate.Tombstone {
+					had = append(had, RegionStore{g.id, p.StoreID})
+				}
+			}
+		}
+	}
+	if len(h.start) == 0 && len(h.end) == 0 {
+		// PD takes epoch (1,1) for a region made anew, but not one that spans everything.
+		r.Epoch.Version = max(version, pl.pdVersion(0, nil, nil)) + 1
+	}
+	a := Action{Kind: ActionCreate, RegionID: r.ID, DeleteData: true, Reason: "nobody holds this part of the key space", New: initial(r)}
+	pl.actions[store] = append(pl.actions[store], a)
+	rp := RegionPlan{ID: r.ID, Range: rangeOf(r), Decision: DecisionCreate, Reason: "nobody holds this part of the key space", New: r, WinnerStore: store,
+		WinnerPeer: r.Peers[0].ID, KeptStores: []uint64{store}, Loss: Loss{Certainty: LossCertain, Notes: []string{"all data of this range is lost"}}}
+	pl.regions = append(pl.regions, rp)
+	pl.problem(&Hole{Start: h.start, End: h.end, Region: r.ID, Store: store, Copies: had})
+}
+
+// survivors lists the peers of a group with their numbers.
+func (pl *planner) survivors(g *group) []Survivor {
+	var out []Survivor
+	for _, p := range g.peers {
+		own, _ := p.Region.PeerOn(p.StoreID)
+		out = append(out, Survivor{StoreID: p.StoreID, PeerID: own.ID, Role: own.Role.String(), State: p.State.String(), ConfVer: p.Region.Epoch.ConfVer,
+			Version: p.Region.Epoch.Version, Applied: p.Applied, AppliedTerm: p.AppliedTerm, Commit: p.Commit, Last: p.Last, LastTerm: p.LastTerm, HardTerm: p.HardTerm})
+	}
+	return out
+}
+
+// stores lists the stores that have something to do, and with a rewind all.
+func (pl *planner) storePlans() []StorePlan {
+	var out []StorePlan
+	for _, id := range pl.storeID {
+		out = append(out, StorePlan{StoreID: id, Fingerprint: pl.stores[id].Fingerprint, Rewind: pl.rewind(), Actions: pl.actions[id]})
+	}
+	return out
+}
+
+func (pl *planner) carriedList() []CarriedRange {
+	var out []CarriedRange
+	for _, id := range slices.Sorted(maps.Keys(pl.carried)) {
+		out = append(out, *pl.carried[id])
+	}
+	return out
+}

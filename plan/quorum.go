@@ -1,0 +1,176 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/tikv-repair/tikv-repair/raftstate"
+)
+
+// quorums decides for each group whether it elects a leader by itself.
+func (pl *planner) quorums() {
+	for i := range pl.groups {
+		g := &pl.groups[i]
+		if g.newest == nil {
+			continue
+		}
+		g.why = pl.sick(g, nil)
+		g.healthy = g.why == ""
+	}
+	// A peer that a store has yet to create by applying its parent's split counts, when the parent applies it by itself.
+	for i := range pl.groups {
+		g := &pl.groups[i]
+		if g.healthy || g.newest == nil || pl.rewind() {
+			continue
+		}
+		coming := map[uint64]bool{}
+		for _, c := range pl.pending[g.id] {
+			if parent := pl.group(c.parent); parent.healthy && !parent.touched {
+				coming[c.store] = true
+			}
+		}
+		if len(coming) > 0 {
+			if why := pl.sick(g, coming); why == "" {
+				g.healthy, g.why = true, ""
+			}
+		}
+	}
+	for i := range pl.groups {
+		g := &pl.groups[i]
+		if g.newest == nil {
+			continue
+		}
+		stale := pl.staleLeftover(g)
+		if stale != nil {
+			pl.problem(stale)
+			g.healthy, g.why = false, "a tombstone with a newer epoch shows that these peers had been removed"
+		}
+		_, chosen := pl.opt.Winners[g.id]
+		switch {
+		case !g.healthy:
+			g.touched, g.cause = true, g.why
+		case pl.rewind():
+			g.touched, g.cause = true, "all replicas go back to T together"
+		case chosen:
+			g.touched, g.cause = true, "the operator named the winner (--winner)"
+		case pl.hasExcluded(g):
+			g.touched, g.cause = true, "the operator destroys one of its peers (--tombstone)"
+		}
+	}
+}
+
+func (pl *planner) hasExcluded(g *group) bool {
+	if len(pl.dead) == 0 {
+		return false
+	}
+	for _, p := range g.peers {
+		if pl.excluded(p) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// sick says why a region has no leader once TiKV runs; "" when it has one. coming are stores that create their peer by themselves.
+//
+// Both halves of a joint configuration need a majority (learners count for nothing), also in every configuration that conf changes in the
+// longest log lead to: raft may have to commit those. Witnesses vote but have no data: someone with data must not be behind them.
+func (pl *planner) sick(g *group, coming map[uint64]bool) string {
+	if g.best == nil {
+		return "no survivor has usable data"
+	}
+	alive := func(q raftstate.Peer) bool {
+		if coming[q.StoreID] {
+			return true
+		}
+		p := g.peerOn(q.StoreID)
+		if p == nil || !pl.votes(p) {
+			return false
+		}
+		own, _ := p.Region.PeerOn(p.StoreID)
+		return own.ID == q.ID
+	}
+	if why := lacks(g.newest.Region, alive); why != "" {
+		return why
+	}
+	if hasAdmin(g.best) {
+		for _, s := range walk(g.best).steps {
+			if why := lacks(s.after, alive); why != "" {
+				return fmt.Sprintf("%s once entry %d of its log is applied", why, s.index)
+			}
+		}
+	}
+	for _, p := range g.peers {
+		if pl.votes(p) && !pl.full(p) && p.State != raftstate.Unavailable && p.State != raftstate.Applying && rankLog(p, g.best) > 0 {
+			return fmt.Sprintf("the witness on store %d has a longer log than any replica with data", p.StoreID)
+		}
+	}
+	return ""
+}
+
+func rankLog(a, b *PeerReport) int {
+	ea, ta := a.end()
+	eb, tb := b.end()
+	return cmp.Or(cmp.Compare(ta, tb), cmp.Compare(ea, eb))
+}
+
+// lacks says which majority of a configuration is missing.
+func lacks(r raftstate.Region, alive func(raftstate.Peer) bool) string {
+	var in, inAlive, out, outAlive int
+	var gone []string
+	for _, p := range r.Peers {
+		a := alive(p)
+		inc := p.Role == raftstate.Voter || p.Role == raftstate.IncomingVoter
+		outg := p.Role == raftstate.Voter || p.Role == raftstate.DemotingVoter
+		if inc {
+			in++
+		}
+		if outg {
+			out++
+		}
+		if a && inc {
+			inAlive++
+		}
+		if a && outg {
+			outAlive++
+		}
+		if !a && (inc || outg) {
+			gone = append(gone, fmt.Sprint(p.StoreID))
+		}
+	}
+	which := ""
+	switch {
+	case 2*inAlive <= in:
+		which = fmt.Sprintf("%d of %d voters survive", inAlive, in)
+	case 2*outAlive <= out:
+		which = fmt.Sprintf("%d of %d voters of the outgoing configuration survive", outAlive, out)
+	default:
+		return ""
+	}
+	if len(gone) > 0 {
+		which += "; gone: store " + strings.Join(gone, ", ")
+	}
+	return which
+}
+
+// staleLeftover looks for a tombstone that shows that the region went on without the peers that are left (repair-semantics.md 9.3).
+func (pl *planner) staleLeftover(g *group) *StaleLeftover {
+	for _, t := range g.tombs {
+		if t.Region.Epoch.ConfVer <= g.newest.Region.Epoch.ConfVer || len(t.Region.Peers) == 0 {
+			continue
+		}
+		listed := false
+		for _, p := range g.peers {
+			if own, ok := p.Region.PeerOn(p.StoreID); ok {
+				if q, ok := t.Region.PeerOn(p.StoreID); ok && q.ID == own.ID {
+					listed = true
+				}
+			}
+		}
+		if !listed {
+			return &StaleLeftover{Region: g.id, Store: t.StoreID, Tombstone: t.Region.Epoch, Newest: g.newest.Region.Epoch}
+		}
+	}
+	return nil
+}
