@@ -115,6 +115,8 @@ type StoreReport struct {
 	Collected string `json:"collected,omitempty"` // RFC 3339; for people
 	DataDir   string `json:"data_dir,omitempty"`  // for people
 	Host      string `json:"host,omitempty"`      // for people
+	// Answers is the plan whose questions the lines answer; "": it is a report.
+	Answers string `json:"answers_plan_id,omitempty"`
 	// Fenced is the plan whose fence the store has.
 	Fenced   string    `json:"fenced_plan_id,omitempty"`
 	Problems []Finding `json:"problems,omitempty"`

@@ -91,7 +91,9 @@ func (in *Input) Add(line []byte) error {
 		}
 		s.Kind = LineStore
 		in.open, in.counts = s, EndReport{StoreID: s.StoreID}
-		in.Stores = append(in.Stores, s)
+		if s.Answers == "" {
+			in.Stores = append(in.Stores, s)
+		}
 	case LineRegion:
 		p := new(PeerReport)
 		if err := json.Unmarshal(line, p); err != nil {

@@ -65,7 +65,7 @@ func (c *collector) run(ctx context.Context) error {
 	if err := c.store(); err != nil {
 		return err
 	}
-	if c.o.PlanID != "" {
+	if c.head.Answers = c.o.PlanID; c.o.PlanID != "" {
 		if err := c.line(&c.head); err != nil {
 			return err
 		}

@@ -67,7 +67,7 @@ func (g *grouper) entry(e raftstate.Entry) error {
 	one := plan.LogGroup{First: e.Index, Last: e.Index, Term: e.Term}
 	cmd, err := raftstate.Decode(e)
 	if err != nil {
-		one.Kind, one.Blocked = plan.GroupOpaque, "it does not decode: "+err.Error()
+		one.Kind, one.Blocked, one.StopsTiKV = plan.GroupOpaque, "it does not decode: "+err.Error(), true
 		g.out = append(g.out, one)
 		return nil
 	}
@@ -94,7 +94,7 @@ func (g *grouper) entry(e raftstate.Entry) error {
 		one.Blocked = "it holds fields that this version does not know"
 	}
 	if one.Blocked == "" && one.Kind == plan.GroupWrite {
-		one.Blocked = g.blocked(e.Index, cmd)
+		one.Blocked, one.StopsTiKV = g.blocked(e.Index, cmd)
 	}
 	if c := g.c; c.o.ToTS != 0 && e.Index > g.p.Applied {
 		for _, q := range cmd.Requests {
@@ -105,8 +105,8 @@ func (g *grouper) entry(e raftstate.Entry) error {
 	return nil
 }
 
-// blocked says why a write command cannot be executed by this store's own means.
-func (g *grouper) blocked(index uint64, cmd raftstate.Command) string {
+// blocked says why a write command cannot be executed by this store's own means, and whether TiKV stops there, too.
+func (g *grouper) blocked(index uint64, cmd raftstate.Command) (reason string, stops bool) {
 	lower, upper := g.r.Bounds()
 	// What is applied already has its ingested files in the database, and may have had another range.
 	pending := index > g.p.Applied && cmd.Header.Epoch.Version == g.r.State.Region.Epoch.Version
@@ -114,19 +114,20 @@ func (g *grouper) blocked(index uint64, cmd raftstate.Command) string {
 		switch {
 		case q.Op == raftstate.OpIngest && pending:
 			if _, reason := ingestedRecords(g.r, q, ownLog(g.c.s, g.r.ID).importFile); reason != "" {
-				return reason
+				_, absent := importFile(g.c.s, q.SST.UUID)
+				return reason, absent != ""
 			}
 		case q.Op == raftstate.OpIngest:
-			return "the file that it ingests has been taken into the database"
+			return "the file that it ingests has been taken into the database", false
 		case q.Op == raftstate.OpOther:
-			return "request " + q.Name
+			return "request " + q.Name, false
 		case pending:
 			if _, reason := tailRecordOf(q, lower, upper); reason != "" {
-				return reason
+				return reason, false
 			}
 		}
 	}
-	return ""
+	return "", false
 }
 
 // add appends a group, or lets the last one grow.

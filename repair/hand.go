@@ -369,7 +369,7 @@ func (h *hand) apply(ctx context.Context) (*HandResult, error) {
 		return nil, err
 	}
 	h.o.Say("reading back")
-	if h.tx.J.Proof, err = h.readStaged(); err != nil {
+	if h.tx.J.Proof, err = stagedDigest(h.s, h.raftEdit); err != nil {
 		return nil, err
 	}
 	if err := stageVersion(ctx, h.w, h.tx, d); err != nil {
@@ -391,12 +391,12 @@ func (h *hand) apply(ctx context.Context) (*HandResult, error) {
 	return h.finish(ctx)
 }
 
-// readStaged proves the staged raft store, and gives the digest by which a rerun knows the published one again.
-func (h *hand) readStaged() (string, error) {
-	if h.raftEdit.Empty() {
-		return raftlog.Digest(h.s.Raft)
+// stagedDigest reads the staged raft store back: the digest of what it holds. Without an edit it is that of the store as it is.
+func stagedDigest(s *scan.Store, e raftlog.Edit) (string, error) {
+	if e.Empty() {
+		return raftlog.Digest(s.Raft)
 	}
-	staged, err := h.raftEdit.Staged(edit.StagedSuffix)
+	staged, err := e.Staged(edit.StagedSuffix)
 	if err != nil {
 		return "", err
 	}
@@ -404,38 +404,47 @@ func (h *hand) readStaged() (string, error) {
 	return sum, errors.Join(err, staged.Close())
 }
 
+// provePublished reopens a store whose edit is published, and proves that it holds what was staged: between the publishing and a rerun
+// anything may have happened. e is nil after a resume.
+func provePublished(s *scan.Store, tx *edit.Tx, e raftlog.Edit) error {
+	if err := tx.Check(); err != nil {
+		return err
+	}
+	if e != nil && !e.Empty() {
+		now, err := e.Published()
+		if err != nil {
+			return err
+		}
+		if err := now.Close(); err != nil {
+			return err
+		}
+	}
+	if err := s.Reopen(); err != nil {
+		return err
+	}
+	sum, err := raftlog.Digest(s.Raft)
+	if err != nil {
+		return err
+	}
+	if sum != tx.J.Proof && tx.J.Proof != "" { // older versions kept none
+		return unproven(s, "the raft store does not hold what was staged")
+	}
+	return nil
+}
+
+func unproven(s *scan.Store, reason string) error {
+	return &base.Error{Class: base.ErrPartial, Op: "verify", Path: s.Layout.Dir, Offset: -1, Reason: reason + "; the fence stays", Next: "tikv-repair undo " + s.Layout.Dir}
+}
+
 // finish proves the published state and takes the fence away: every file is as the journal says, the raft store holds what was staged,
 // the version is sound, and no region breaks a start rule that did not before.
 func (h *hand) finish(context.Context) (*HandResult, error) {
 	h.o.Say("verifying")
-	// Between the publishing and a rerun anything may have happened.
-	if err := h.tx.Check(); err != nil {
+	if err := provePublished(h.s, h.tx, h.raftEdit); err != nil {
 		return nil, err
-	}
-	if h.raftEdit != nil && !h.raftEdit.Empty() {
-		now, err := h.raftEdit.Published()
-		if err != nil {
-			return nil, err
-		}
-		if err := now.Close(); err != nil {
-			return nil, err
-		}
-	}
-	if err := h.s.Reopen(); err != nil {
-		return nil, err
-	}
-	fail := func(reason string) error {
-		return &base.Error{Class: base.ErrPartial, Op: "verify", Path: h.s.Layout.Dir, Offset: -1, Reason: reason + "; the fence stays", Next: "tikv-repair undo " + h.s.Layout.Dir}
-	}
-	sum, err := raftlog.Digest(h.s.Raft)
-	if err != nil {
-		return nil, err
-	}
-	if sum != h.tx.J.Proof && h.tx.J.Proof != "" { // older versions kept none
-		return nil, fail("the raft store does not hold what was staged")
 	}
 	for _, f := range h.s.DB.SelfCheck(func(_ string, f rocks.LevelFile) bool { return f.Level == 0 }) {
-		return nil, fail(f.String())
+		return nil, unproven(h.s, f.String())
 	}
 	broken, err := wontStart(h.s)
 	if err != nil {
@@ -443,7 +452,7 @@ func (h *hand) finish(context.Context) (*HandResult, error) {
 	}
 	for _, id := range broken {
 		if !slices.Contains(h.broken, id) {
-			return nil, fail(fmt.Sprintf("TiKV would not start region %d", id))
+			return nil, unproven(h.s, fmt.Sprintf("TiKV would not start region %d", id))
 		}
 	}
 	h.res.State, h.res.PlanID, h.res.Backup, h.res.Saved = StateDone, h.tx.J.PlanID, h.tx.Backup(), len(h.tx.J.Saved)

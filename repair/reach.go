@@ -54,6 +54,9 @@ type logView struct {
 	match  uint64
 	last   uint64
 	terms  map[uint64]uint64 // of (applied, last]
+	// planned: a plan decides what the admin entries do. The versions of the region after those that it carries out are here, by index;
+	// all others are passed over. nil: they stop whoever applies the log.
+	planned map[uint64]uint64
 }
 
 func ownLog(s *scan.Store, region uint64) logView { return logView{s: s, region: region} }

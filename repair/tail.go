@@ -70,6 +70,18 @@ func readCommands(s *scan.Store, r scan.Region, log logView, from, limit uint64,
 		if err != nil {
 			return stop("it does not decode: %v", err)
 		}
+		if log.planned != nil {
+			version, does := log.planned[e.Index]
+			if does {
+				r.State.Region.Epoch.Version = version
+			}
+			// What another admin command or conf change would do is not done: the plan gives the region its descriptor.
+			if does || cmd.Admin != nil || cmd.Kind == raftstate.CommandConfChange {
+				t.NoOps++
+				t.To, term = e.Index, e.Term
+				return nil
+			}
+		}
 		if reason := blockedBy(cmd, r.State.Region); reason != "" {
 			return stop("%s", reason)
 		}

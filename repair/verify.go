@@ -28,6 +28,8 @@ type VerifyOptions struct {
 	// Full reads every table completely and looks at every record: fences, owners of default rows. Without it only the files that
 	// could hold something above T are looked at.
 	Full bool
+	// Cluster: the store was rewound together with all others that stay, so that the tails of regions with peers elsewhere count as well.
+	Cluster bool
 }
 
 // Finding is one truth of a finished rewind that does not hold.
@@ -263,7 +265,7 @@ func (v *verifier) regions(context.Context) error {
 		}
 	}
 	for _, r := range rs {
-		if r.pending() && !r.shared && r.region.State.State == raftstate.Normal {
+		if r.pending() && (!r.shared || v.o.Cluster) && r.region.State.State == raftstate.Normal {
 			v.add(Finding{Truth: "tail-is-neutral", Region: r.region.ID,
 				What: fmt.Sprintf("%d log entries after applied index %d would still be applied", r.tail.Entries, r.derived.Applied)})
 		}

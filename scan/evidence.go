@@ -130,8 +130,19 @@ func (s *Store) writeCorrupt(key []byte, err error) error {
 	return &base.Error{Class: base.ErrCorrupt, Op: "read write record", Path: s.Layout.KVDir, Offset: -1, CF: CFWrite, Key: bytes.Clone(key), Err: err}
 }
 
-// DecideLocks decides every lock of the store at t by its transaction.
+// DecideLocks decides every lock of the store at t by its transaction, from this store alone.
 func (s *Store) DecideLocks(t mvcc.TS) ([]plan.LockDecision, []plan.Problem, error) {
+	return s.decideLocks(t, plan.DecideLocks)
+}
+
+// DecideLocksBy decides every lock of the store at t by verdicts that were made from the evidence of all stores.
+func (s *Store) DecideLocksBy(t mvcc.TS, verdicts []plan.TxnVerdict) ([]plan.LockDecision, []plan.Problem, error) {
+	return s.decideLocks(t, func(t mvcc.TS, locks []plan.LockAt, ev plan.Evidence) ([]plan.LockDecision, []plan.Problem, error) {
+		return plan.DecideByVerdicts(t, locks, verdicts, ev)
+	})
+}
+
+func (s *Store) decideLocks(t mvcc.TS, decide func(mvcc.TS, []plan.LockAt, plan.Evidence) ([]plan.LockDecision, []plan.Problem, error)) ([]plan.LockDecision, []plan.Problem, error) {
 	locks, err := s.Locks()
 	if err != nil || len(locks) == 0 {
 		return nil, nil, err
@@ -147,7 +158,7 @@ func (s *Store) DecideLocks(t mvcc.TS) ([]plan.LockDecision, []plan.Problem, err
 			in = append(in, plan.LockAt{UserKey: l.User, Lock: one, Shared: l.Shared})
 		}
 	}
-	return plan.DecideLocks(t, in, ev)
+	return decide(t, in, ev)
 }
 
 // NewestCommit is the largest timestamp of any write record, rollback marks included, and of any API V2 raw entry: from the tables'

@@ -51,6 +51,12 @@ func (s *Store) NewView(t mvcc.TS) (*View, error) {
 	return v, nil
 }
 
+// NewPlainView looks past the locks: a key reads as its newest write record at or before t says.
+func (s *Store) NewPlainView(t mvcc.TS) (*View, error) {
+	raw, err := s.RawMode()
+	return &View{T: t, s: s, spans: s.liveSpans(), Raw: raw}, err
+}
+
 // span is a half-open range of database keys.
 type span struct{ lower, upper []byte }
 

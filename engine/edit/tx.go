@@ -387,14 +387,19 @@ func (t *Tx) Check() error {
 //	crash before the journal says done: the fence is there; a rerun verifies again and finishes.
 //	crash after: a rerun only removes the fence.
 func (t *Tx) Finish(result any) error {
+	if err := t.FinishFenced(result); err != nil {
+		return err
+	}
+	return t.RemoveFence()
+}
+
+// FinishFenced records the result and leaves the fence up: the repair of this store is done, that of others is not.
+func (t *Tx) FinishFenced(result any) error {
 	if err := writeJSON(t.fs, t.fs.PathJoin(t.backup, "result.json"), result); err != nil {
 		return err
 	}
 	t.J.State = Done
-	if err := t.save(); err != nil {
-		return err
-	}
-	return t.RemoveFence()
+	return t.save()
 }
 
 // RemoveFence takes our own fence away; absent is fine.

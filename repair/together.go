@@ -1,0 +1,350 @@
+package repair
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tikv-repair/tikv-repair/engine"
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/edit"
+	"github.com/tikv-repair/tikv-repair/plan"
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+// maxRounds bounds the rounds of questions and answers between a plan and the stores.
+const maxRounds = 2
+
+// TogetherOptions of Together.
+type TogetherOptions struct {
+	Verb    string // reset or drop-peers, for messages
+	Plan    plan.Options
+	PD      []*plan.PDReport
+	DryRun  bool
+	Threads int
+	Now     time.Time
+	Version string
+	// Preview is shown the plan, final or not, before anything is written.
+	Preview func(*plan.Plan)
+	// StorePreview is shown what happens to each store.
+	StorePreview func(*ApplyResult)
+	Confirm      func() (bool, error)
+	Say          func(format string, args ...any)
+	Watch        func(what string, m *scan.Meter) (stop func())
+}
+
+// TogetherResult is the last word of Together.
+type TogetherResult struct {
+	PlanID   string         `json:"plan_id"`
+	State    string         `json:"state"` // done, unchanged, dry-run, refused
+	Plan     *plan.Plan     `json:"plan"`
+	Stores   []*ApplyResult `json:"stores"`
+	Compared int            `json:"regions_compared"` // whose replicas were proven equal
+	Seconds  float64        `json:"seconds"`
+}
+
+// Together does for directories on one machine what collect, plan, apply, verify and release do for a fleet: one plan for all, each store's part
+// of it, a proof on each, and only then the fences go. After a crash the same call goes on: the plan is in the backup of every store that has
+// begun.
+func Together(ctx context.Context, fs base.FS, dirs []string, so scan.Options, o TogetherOptions) (*TogetherResult, error) {
+	if o.Say == nil {
+		o.Say = func(string, ...any) {}
+	}
+	if o.Watch == nil {
+		o.Watch = func(string, *scan.Meter) func() { return func() {} }
+	}
+	t := &together{fs: fs, dirs: dirs, so: so, o: o}
+	began := time.Now()
+	res, err := t.run(ctx)
+	if res != nil {
+		res.Seconds = time.Since(began).Seconds()
+	}
+	return res, err
+}
+
+type together struct {
+	fs   base.FS
+	dirs []string
+	so   scan.Options
+	o    TogetherOptions
+	plan *plan.Plan
+	// byStore are the directories of the plan's stores.
+	byStore map[uint64]string
+}
+
+func (t *together) run(ctx context.Context) (*TogetherResult, error) {
+	resumed, err := t.resume()
+	if err != nil {
+		return nil, err
+	}
+	if !resumed {
+		if err := t.decide(ctx); err != nil {
+			return nil, err
+		}
+	}
+	res := &TogetherResult{PlanID: t.plan.PlanID, Plan: t.plan, State: StateDone, Stores: []*ApplyResult{}}
+	if t.o.Preview != nil {
+		t.o.Preview(t.plan)
+	}
+	if bad := t.plan.Blocking(); len(bad) > 0 && !resumed {
+		res.State = StateRefused
+		return res, &base.Error{Class: base.ErrProblems, Op: t.o.Verb, Offset: -1, Reason: bad[0].Name + ": " + bad[0].What + "; nothing was written", Next: bad[0].Next}
+	}
+	work := slices.ContainsFunc(t.plan.Stores, func(s plan.StorePlan) bool { return s.Rewind || len(s.Actions) > 0 })
+	if !work {
+		res.State = StateUnchanged
+		return res, nil
+	}
+	if t.o.DryRun {
+		res.State = StateDryRun
+	} else if !resumed && t.o.Confirm != nil {
+		ok, err := t.o.Confirm()
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, &base.Error{Class: base.ErrDeclined, Op: t.o.Verb, Offset: -1, Reason: "nothing was written"}
+		}
+	}
+	for _, part := range t.plan.Stores {
+		dir := t.byStore[part.StoreID]
+		t.o.Say("store %d, %s", part.StoreID, dir)
+		m := new(scan.Meter)
+		stop := t.o.Watch(t.o.Verb, m)
+		one, err := Apply(ctx, t.fs, dir, t.so, ApplyOptions{Plan: t.plan, DryRun: t.o.DryRun, Threads: t.o.Threads, Now: t.o.Now, Version: t.o.Version, Meter: m,
+			Preview: t.o.StorePreview, Say: t.o.Say})
+		stop()
+		if one != nil {
+			res.Stores = append(res.Stores, one)
+		}
+		if err != nil {
+			res.State = StateRefused
+			return res, t.partWay(err, res)
+		}
+	}
+	if t.o.DryRun {
+		return res, nil
+	}
+	if err := t.prove(ctx, res); err != nil {
+		return res, err
+	}
+	return res, t.release(res)
+}
+
+// partWay tells that other stores stand behind their fences already.
+func (t *together) partWay(err error, res *TogetherResult) error {
+	done := slices.ContainsFunc(res.Stores, func(r *ApplyResult) bool { return r.State == StateDone })
+	if !done || t.o.DryRun {
+		return err
+	}
+	return &base.Error{Class: base.ErrPartial, Op: t.o.Verb, Offset: -1, Reason: "stores that are done wait behind their fences", Err: err,
+		Next: "mend the reason and run the same command again; or tikv-repair undo DIR on each store"}
+}
+
+// resume looks for the plan of an interrupted run in the backups of fenced stores.
+func (t *together) resume() (bool, error) {
+	for _, dir := range t.dirs {
+		f, err := engine.ReadFence(t.fs, dir)
+		if err != nil {
+			return false, err
+		}
+		if f == nil || !f.Ours {
+			continue
+		}
+		tx, err := edit.Open(t.fs, dir, f.PlanID)
+		if err != nil {
+			return false, err
+		}
+		var p applyPlan
+		if err := tx.Plan(&p); err != nil {
+			return false, err
+		}
+		refuse := func(reason string) error {
+			return &base.Error{Class: base.ErrPlanMismatch, Op: t.o.Verb, Path: dir, Offset: -1, Reason: reason, Next: "tikv-repair status " + dir}
+		}
+		if p.Verb != VerbApply {
+			return false, refuse(fmt.Sprintf("it is fenced by an unfinished %s, plan %s", p.Verb, f.PlanID))
+		}
+		if t.plan, err = plan.DecodePlan(p.Cluster); err != nil {
+			return false, refuse("the plan in its backup does not read: " + err.Error())
+		}
+		if t.plan.ToTS != t.o.Plan.ToTS || !slices.Equal(t.plan.FailedStores, t.o.Plan.FailedStores) {
+			return false, refuse(fmt.Sprintf("it is fenced by plan %s, which was made with other arguments", f.PlanID))
+		}
+		if t.o.DryRun {
+			return false, refuse(fmt.Sprintf("plan %s is half done; a preview of what is left makes no sense", f.PlanID))
+		}
+		t.o.Say("continuing plan %s, found in %s", f.PlanID, dir)
+		return true, t.locate()
+	}
+	return false, nil
+}
+
+// locate finds the directory of each store of the plan.
+func (t *together) locate() error {
+	t.byStore = map[uint64]string{}
+	for _, dir := range t.dirs {
+		so := t.so
+		so.Mode, so.NoRaft = base.LockShared, true
+		s, err := scan.Open(t.fs, dir, so)
+		if err != nil {
+			return err
+		}
+		t.byStore[s.Ident.StoreID] = dir
+		if err := s.Close(); err != nil {
+			return err
+		}
+	}
+	for _, p := range t.plan.Stores {
+		if t.byStore[p.StoreID] == "" {
+			return &base.Error{Class: base.ErrPlanMismatch, Op: t.o.Verb, Offset: -1, Reason: fmt.Sprintf("plan %s has a part for store %d, whose directory was not given", t.plan.PlanID, p.StoreID),
+				Next: "give the directories of all stores in one command"}
+		}
+	}
+	return nil
+}
+
+// decide collects from all stores and plans; what the plan asks is answered, and it is made again.
+func (t *together) decide(ctx context.Context) error {
+	var in plan.Input
+	if err := t.collect(ctx, &in, CollectOptions{}); err != nil {
+		return err
+	}
+	in.PD = append(in.PD, t.o.PD...)
+	for round := 0; ; round++ {
+		p, problems := plan.Make(in, t.o.Plan)
+		if p == nil {
+			return noPlan(t.o.Verb, problems)
+		}
+		t.plan = p
+		if len(p.Questions) == 0 || round == maxRounds {
+			break
+		}
+		t.o.Say("%d questions to the stores", len(p.Questions))
+		if err := t.collect(ctx, &in, CollectOptions{Questions: p.Questions, PlanID: p.PlanID}); err != nil {
+			return err
+		}
+	}
+	if err := Sound(in, t.plan); err != nil {
+		return err
+	}
+	return t.locate()
+}
+
+// noPlan is the error of reports that do not belong together.
+func noPlan(verb string, problems []plan.Problem) error {
+	e := &base.Error{Class: base.ErrProblems, Op: verb, Offset: -1, Reason: "there is no plan for these reports"}
+	if len(problems) > 0 {
+		e.Reason, e.Next = problems[0].Name()+": "+problems[0].What(), problems[0].Next()
+	}
+	return e
+}
+
+// Sound proves a plan against the invariants that every plan must keep. A violation is a bug of the planner: such a plan must never be applied.
+func Sound(in plan.Input, p *plan.Plan) error {
+	if v := plan.Check(in, p); len(v) > 0 {
+		return fmt.Errorf("the plan breaks its own invariants (%d times): %w", len(v), v[0])
+	}
+	return nil
+}
+
+// collect reads the report, or the answers, of every store.
+func (t *together) collect(ctx context.Context, in *plan.Input, o CollectOptions) error {
+	o.ToTS, o.SafePoint, o.Now, o.Tool = t.o.Plan.ToTS, t.o.Plan.SafePoint, t.o.Now, t.o.Version
+	for _, dir := range t.dirs {
+		so := t.so
+		so.Mode = base.LockShared
+		s, err := scan.Open(t.fs, dir, so)
+		if err != nil {
+			return err
+		}
+		w := lineWriter{add: in.Add}
+		err = Collect(ctx, s, &w, o)
+		if e := s.Close(); err == nil {
+			err = e
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return in.Close()
+}
+
+// lineWriter hands whole lines on.
+type lineWriter struct {
+	add func([]byte) error
+	buf []byte
+}
+
+func (w *lineWriter) Write(p []byte) (int, error) {
+	w.buf = append(w.buf, p...)
+	for {
+		i := bytes.IndexByte(w.buf, '\n')
+		if i < 0 {
+			return len(p), nil
+		}
+		if err := w.add(w.buf[:i]); err != nil {
+			return 0, err
+		}
+		w.buf = w.buf[i+1:]
+	}
+}
+
+// prove looks at every store once more and compares the replicas that stay.
+func (t *together) prove(ctx context.Context, res *TogetherResult) error {
+	t.o.Say("proving all stores")
+	hash := slices.ContainsFunc(t.plan.Regions, func(r plan.RegionPlan) bool { return len(r.KeptStores) > 1 })
+	var proofs []*Proof
+	for _, part := range t.plan.Stores {
+		dir := t.byStore[part.StoreID]
+		so := t.so
+		so.Mode = base.LockShared
+		s, err := scan.Open(t.fs, dir, so)
+		if err != nil {
+			return err
+		}
+		m := new(scan.Meter)
+		stop := t.o.Watch("verify", m)
+		p, err := Prove(ctx, s, ProveOptions{Plan: t.plan, Hash: hash, Threads: t.o.Threads, Meter: m})
+		stop()
+		if e := s.Close(); err == nil {
+			err = e
+		}
+		if err != nil {
+			return err
+		}
+		if len(p.Findings) > 0 {
+			return t.unproven(dir, p.Findings)
+		}
+		proofs = append(proofs, p)
+	}
+	if !hash {
+		return nil
+	}
+	differ, compared, _ := Compare(t.plan, proofs)
+	if len(differ) > 0 {
+		return t.unproven("", differ)
+	}
+	res.Compared = compared
+	return nil
+}
+
+func (t *together) unproven(dir string, fs []Finding) error {
+	return &base.Error{Class: base.ErrPartial, Op: "verify", Path: dir, Offset: -1, Reason: fmt.Sprintf("%s (%d findings); the fences stay", fs[0], len(fs)),
+		Next: "tikv-repair undo DIR, on each store"}
+}
+
+func (t *together) release(res *TogetherResult) error {
+	for _, part := range t.plan.Stores {
+		dir := t.byStore[part.StoreID]
+		if _, err := Release(t.fs, dir, ReleaseOptions{Plan: t.plan, Results: res.Stores, Overrides: t.so.Overrides}); err != nil {
+			return err
+		}
+	}
+	for _, r := range res.Stores {
+		r.Fenced = false
+	}
+	return nil
+}
