@@ -405,6 +405,7 @@ func TestProblemsSortAndRoundTrip(t *testing.T) {
 		&MultiStore{Missing: []uint64{2}, Regions: 1, Verb: "cut-tail"}, &MultiStore{Missing: []uint64{2}, Regions: 2, Verb: "set-peers"},
 		&NeedsSnapshot{Store: 1, Region: 3, Source: "/store2", First: 9, Applied: 5, Last: 6, Committed: 12}, &LogConflict{Store: 1, Region: 3, Source: "/store2", Index: 7},
 		&NotCommitted{Store: 1, Region: 3, Committed: 6, To: 8}, &TailStrategyUnsafe{Store: 1, Region: 3, Strategy: "keep", Reason: "r"},
+		&RaftTail{Store: 2, Region: 9, Applied: 5, Commit: 5, Last: 6, Versions: 1, MinCommitTS: 9, MaxCommitTS: 9, Strategy: "left"},
 		&BadRecord{CF: "write", Key: "7A", Reason: "r"}, &PendingFile{Path: "snap/x"}, &Unsupported{Feature: "f", Reason: "r"},
 	}
 	ps = append(ps, findings()...)
@@ -434,7 +435,9 @@ func TestProblemsSortAndRoundTrip(t *testing.T) {
 		}
 	}
 	want := []string{"store 1, region 9: 1 log entry after applied index 5, of which 0 are committed",
-		"store 1, region 10: 2 log entries after applied index 5, of which 1 are committed; 3 versions of data would be lost with them, commit_ts 9 to 10 (1970-01-01T00:00:00.000Z); 1 cannot be looked into"}
+		"store 1, region 10: 2 log entries after applied index 5, of which 1 are committed; 3 versions of data would be lost with them, commit_ts 9 to 10 (1970-01-01T00:00:00.000Z); 1 cannot be looked into",
+		"store 2, region 9: 1 log entry after applied index 5, of which 0 are committed; 1 version of data at or below T is among them, commit_ts 9 to 9 (1970-01-01T00:00:00.000Z); " +
+			"they stay, because other stores hold replicas, and TiKV may apply them after the rewind"}
 	if d := cmp.Diff(want, tails); d != "" {
 		t.Error(d)
 	}

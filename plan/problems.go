@@ -120,6 +120,8 @@ type RaftTail struct {
 	Last        uint64  `json:"last_index"`
 	MinCommitTS mvcc.TS `json:"min_commit_ts,omitempty"` // smallest commit_ts that the tail writes; 0: none
 	MaxCommitTS mvcc.TS `json:"max_commit_ts,omitempty"` // the newest one
+	// Strategy says what becomes of the entries: drop, neutralise, or left when they stay because other stores hold replicas.
+	Strategy string `json:"strategy,omitempty"`
 	// Versions is how many Puts and Deletes would be lost, Opaque how many entries cannot be looked into; Keys are raw user keys of
 	// some of them, upper-case hex.
 	Versions int64    `json:"versions"`
@@ -135,15 +137,25 @@ func (p *RaftTail) What() string {
 		plural(int(p.Last-min(p.Applied, p.Last)), "log entry"), p.Applied, p.Commit-min(p.Applied, p.Commit))
 	s = strings.Replace(s, "entrys", "entries", 1)
 	if p.MinCommitTS != 0 {
-		s += fmt.Sprintf("; %s of data would be lost with them, commit_ts %s to %s (%s)", plural(int(p.Versions), "version"), p.MinCommitTS, p.MaxCommitTS, rfc3339(p.MaxCommitTS))
+		fate := "would be lost with them"
+		if p.Strategy == "left" {
+			fate = "at or below T is among them"
+		}
+		s += fmt.Sprintf("; %s of data %s, commit_ts %s to %s (%s)", plural(int(p.Versions), "version"), fate, p.MinCommitTS, p.MaxCommitTS, rfc3339(p.MaxCommitTS))
 	}
 	if p.Opaque > 0 {
 		s += fmt.Sprintf("; %d cannot be looked into", p.Opaque)
 	}
+	if p.Strategy == "left" {
+		s += "; they stay, because other stores hold replicas, and TiKV may apply them after the rewind"
+	}
 	return s
 }
 func (p *RaftTail) Next() string {
-	return fmt.Sprintf("look at it with raft-log --region %d; --force=raft-tail drops these entries", p.Region)
+	if p.Strategy == "left" {
+		return fmt.Sprintf("apply-tail --from the other replicas applies what is committed; look at the rest with raft-log --region %d; --force=raft-tail leaves it there", p.Region)
+	}
+	return fmt.Sprintf("look at it with raft-log --region %d; --force=raft-tail gives these entries up", p.Region)
 }
 
 // MultiStore: the regions have peers on stores that were not given.

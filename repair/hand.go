@@ -325,7 +325,7 @@ func (h *hand) chosen() ([]scan.Region, error) {
 
 // wontStart lists the regions that break a start rule now.
 func wontStart(s *scan.Store) ([]uint64, error) {
-	_, ps, err := planRegions(s, mvcc.MaxTS)
+	_, ps, err := planRegions(s, mvcc.MaxTS, TailAuto)
 	return brokenRegions(ps), err
 }
 

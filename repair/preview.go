@@ -42,6 +42,8 @@ type Preview struct {
 
 	Regions       []RegionLine `json:"regions"`
 	RegionsShared int64        `json:"regions_shared"` // with replicas on other stores; their records are left alone
+	// RegionsNeutralised get a raised epoch.
+	RegionsNeutralised int64 `json:"regions_neutralised"`
 
 	FilesLive      int     `json:"files_live"`
 	FilesToRewrite int     `json:"files_to_rewrite"`
@@ -62,14 +64,46 @@ type LockLine struct {
 	Locks    int64  `json:"locks"`
 }
 
-// RegionLine is what happens to one region's log tail.
+// RegionLine is what happens to one region's log tail. What is lost are versions at or below T in entries that are not applied.
 type RegionLine struct {
-	Region      uint64 `json:"region_id"`
-	TailEntries uint64 `json:"tail_entries"`
-	TailApplied int64  `json:"tail_records_applied"`
-	Strategy    string `json:"strategy"`
-	OldEpoch    string `json:"old_epoch"`
-	NewEpoch    string `json:"new_epoch"`
+	Region   uint64       `json:"region_id"`
+	Applied  uint64       `json:"applied_index"`
+	Last     uint64       `json:"last_index"`
+	Strategy TailStrategy `json:"strategy"`
+	Reason   string       `json:"reason"`
+	// TailEntries wait; those up to AppliedFirst are applied before the rest is dealt with, which writes TailApplied records.
+	TailEntries  uint64   `json:"tail_entries"`
+	AppliedFirst uint64   `json:"applied_first,omitempty"`
+	TailApplied  int64    `json:"tail_records_applied"`
+	Lost         int64    `json:"versions_lost,omitempty"`
+	Opaque       int64    `json:"opaque_entries,omitempty"`
+	NewestLost   mvcc.TS  `json:"newest_lost_ts,omitempty"`
+	NewestTime   string   `json:"newest_lost_time,omitempty"`
+	LostKeys     []string `json:"lost_keys,omitempty"`
+	OldEpoch     string   `json:"old_epoch"`
+	NewEpoch     string   `json:"new_epoch"`
+}
+
+// line describes a region before anything of it has been applied.
+func (rp *regionPlan) line() RegionLine {
+	old, d := rp.region.State.Region.Epoch, rp.derived
+	l := RegionLine{Region: rp.region.ID, Applied: d.Applied, Last: d.Last, Strategy: rp.strategy, Reason: rp.reason, TailEntries: d.Last - min(d.Applied, d.Last),
+		AppliedFirst: rp.first, OldEpoch: epochText(old.ConfVer, old.Version), NewEpoch: epochText(rp.epoch.ConfVer, rp.epoch.Version)}
+	switch rp.strategy {
+	case TailApply:
+		l.AppliedFirst, l.TailApplied = d.Last, rp.dry.Records+rp.dry.Ranges
+		return l
+	case TailKeep:
+		return l
+	}
+	if rp.first > 0 {
+		l.TailApplied = rp.dry.Records + rp.dry.Ranges
+	}
+	l.Lost, l.Opaque, l.NewestLost, l.LostKeys = rp.rest.Lost, rp.rest.Opaque, rp.rest.MaxCommitTS, rp.rest.Keys
+	if l.NewestLost != 0 {
+		l.NewestTime = timeOf(l.NewestLost)
+	}
+	return l
 }
 
 const histogramBars = 12
@@ -95,14 +129,15 @@ func (r *reset) makePreview(ctx context.Context, ps []plan.Problem, took time.Du
 	p.NewestCommitTime = timeOf(p.NewestCommitTS)
 	pendingTail := false
 	for _, rp := range r.regions {
-		old := rp.region.State.Region.Epoch
-		pendingTail = pendingTail || rp.pending() && !rp.shared
-		if rp.shared {
+		pendingTail = pendingTail || !rp.shared && rp.strategy != TailKeep
+		switch rp.strategy {
+		case TailLeft:
 			p.RegionsShared++
+		case TailNeutralise:
+			p.RegionsNeutralised++
 		}
-		p.Regions = append(p.Regions, RegionLine{Region: rp.region.ID, TailEntries: rp.tail.Entries, TailApplied: rp.dry.Records + rp.dry.Ranges,
-			Strategy: rp.strategy(), OldEpoch: epochText(old.ConfVer, old.Version), NewEpoch: epochText(rp.epoch.ConfVer, rp.epoch.Version)})
 	}
+	p.Regions = r.lines
 	touched, err := r.touchedFiles(ctx, p)
 	if err != nil {
 		return nil, err
@@ -154,7 +189,7 @@ func (r *reset) touchedFiles(ctx context.Context, p *Preview) (bool, error) {
 		}
 	}
 	// New tables, the folded logs with their index and filter, and a MANIFEST like the old one. The backup is hard links.
-	p.SpaceNeeded = set + p.LogBytes + p.LogBytes/8 + r.effect.write.Bytes() + r.effect.deflt.Bytes() + 1<<20
+	p.SpaceNeeded = set + p.LogBytes + p.LogBytes/8 + r.effect.write.Bytes() + r.effect.deflt.Bytes() + r.raft.Bytes() + 1<<20
 	return touched, nil
 }
 
@@ -216,13 +251,18 @@ func (r *reset) result(state string, d *Draft) *Result {
 		VersionsRemoved: p.VersionsRemoved, RowsChanged: p.RowsChanged, DefaultRows: p.DefaultRows, RawRemoved: p.RawRemoved,
 		LocksRemoved: p.LocksRemoved, LocksCommitted: p.LocksCommitted, FencesCleared: p.FencesCleared,
 		FilesRewritten: d.Rewritten, FilesDropped: d.Dropped, FilesKept: d.Kept, BytesRead: d.BytesRead, BytesWritten: d.BytesWritten,
-		Problems: plan.Describe(p.Problems),
+		Tails: []RegionLine{}, Problems: plan.Describe(p.Problems),
 	}
 	if len(p.Problems) == 0 && len(p.Listed) > 0 {
 		res.Problems = p.Listed // after a resume
 	}
 	if state == StateDone || state == StateDryRun {
-		res.RegionsNeutralised = int64(len(p.Regions)) - p.RegionsShared
+		res.RegionsNeutralised = p.RegionsNeutralised
+	}
+	for _, l := range p.Regions {
+		if l.TailEntries > 0 {
+			res.Tails = append(res.Tails, l)
+		}
 	}
 	if r.tx != nil {
 		res.PlanID, res.Backup = r.tx.J.PlanID, r.tx.Backup()

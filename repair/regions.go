@@ -13,43 +13,25 @@ import (
 	"github.com/tikv-repair/tikv-repair/scan"
 )
 
-// regionPlan is what a rewind does to one region's raft state: its tail is applied first where every entry can be, and then strategy N of
-// repair-semantics.md 7.2: both parts of the epoch are raised above everything in the log, so that each entry of the tail that could change
-// data or peers becomes a no-op when TiKV applies it, while the log and its indexes stay as they are.
+// regionPlan is what an edit knows of one region's raft state, and what a rewind does to it.
 type regionPlan struct {
 	region  scan.Region
 	raft    *raftstate.RaftLocalState
 	derived raftstate.Derived
 	tail    tailContent
-	epoch   raftstate.Epoch // the new one
-	// apply says that every entry of the tail can be applied offline, and dry what that would do.
-	apply bool
-	dry   TailApplied
+	// dry is what applying the whole tail would do, if that is allowed.
+	dry TailApplied
 	// shared says that the region has peers on other stores. Its record is left alone even when the operator accepts that: an epoch
 	// raised on one replica only would set it apart from the others.
 	shared bool
-}
 
-// pending tells whether TiKV would still change data or peers by applying the tail: not when every entry is an empty one, and not
-// when the epoch has been raised above all of them.
-func (rp *regionPlan) pending() bool {
-	if rp.tail.Entries == 0 || rp.tail.MaxEpoch.Version < rp.region.State.Region.Epoch.Version {
-		return false
-	}
-	return !rp.apply || rp.dry.Records+rp.dry.Ranges > 0
-}
-
-// strategy is how the region's tail is dealt with, for the operator.
-func (rp *regionPlan) strategy() string {
-	switch {
-	case rp.shared:
-		return "left as it is: other stores hold replicas"
-	case rp.tail.Entries == 0:
-		return "nothing waits; the epoch is raised"
-	case rp.apply && rp.dry.Records+rp.dry.Ranges > 0:
-		return "the tail is applied first, then the epoch is raised"
-	}
-	return "the epoch is raised: the tail becomes a no-op"
+	// The choice of a rewind.
+	strategy TailStrategy
+	reason   string
+	first    uint64           // entries up to this one are applied before the rest is dealt with; 0: none
+	rest     *tailContent     // what is not applied first
+	epoch    raftstate.Epoch  // the new one
+	dropped  *raftlog.Dropped // the records of a log that is cut
 }
 
 // tailContent is what the entries in (applied, last] would have done.
@@ -67,8 +49,8 @@ type tailContent struct {
 }
 
 // planRegions decides for every live region of the store. Problems: regions that have peers elsewhere, that are not in a state a rewind
-// may touch, that TiKV would not start, or whose tail holds data at or below T.
-func planRegions(s *scan.Store, t mvcc.TS) ([]regionPlan, []plan.Problem, error) {
+// may touch, that TiKV would not start, whose tail holds data at or below T that goes, or for which the wish is not safe.
+func planRegions(s *scan.Store, t mvcc.TS, want TailStrategy) ([]regionPlan, []plan.Problem, error) {
 	var out []regionPlan
 	var problems []plan.Problem
 	others := map[uint64]bool{}
@@ -98,6 +80,13 @@ func planRegions(s *scan.Store, t mvcc.TS) ([]regionPlan, []plan.Problem, error)
 			return nil, nil, err
 		}
 		problems = append(problems, ps...)
+		if ps, err = rp.choose(s, want, t); err != nil {
+			return nil, nil, err
+		}
+		problems = append(problems, ps...)
+		if rp.epoch = r.State.Region.Epoch; rp.strategy == TailNeutralise {
+			rp.epoch = rp.raiseEpoch()
+		}
 		out = append(out, rp)
 	}
 	if shared > 0 {
@@ -121,22 +110,11 @@ func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Pro
 	if rp.tail, err = readTail(s, r, rp.derived, t); err != nil {
 		return rp, nil, err
 	}
-	if rp.tail.Entries > 0 && r.State.State == raftstate.Normal && !rp.shared {
+	if rp.derived.Last > rp.derived.Applied {
 		// All that the log of a region with a single peer holds is committed.
 		if rp.dry, _, err = readCommands(s, r, ownLog(s, r.ID), rp.derived.Applied, rp.derived.Last, nil); err != nil {
 			return rp, nil, err
 		}
-		rp.apply = rp.dry.Stopped == nil
-	}
-	if !rp.apply && rp.tail.Lost+rp.tail.Opaque+rp.tail.Prewrites > 0 || rp.shared && rp.pending() {
-		problems = append(problems, &plan.RaftTail{Store: s.Ident.StoreID, Region: r.ID, Applied: rp.derived.Applied,
-			Commit: rp.derived.Committed, Last: rp.derived.Last, MinCommitTS: rp.tail.MinCommitTS, MaxCommitTS: rp.tail.MaxCommitTS,
-			Versions: rp.tail.Lost, Opaque: rp.tail.Opaque, Keys: rp.tail.Keys})
-	}
-	rp.epoch = r.State.Region.Epoch
-	if !rp.shared {
-		rp.epoch.ConfVer = max(rp.epoch.ConfVer, rp.tail.MaxEpoch.ConfVer) + 1
-		rp.epoch.Version = max(rp.epoch.Version, rp.tail.MaxEpoch.Version) + 1
 	}
 	return rp, problems, nil
 }
@@ -151,20 +129,6 @@ func startProblems(in raftstate.StartInput) []plan.Problem {
 		}
 	}
 	return out
-}
-
-// applyTails puts the tails that can be applied on top of the store's view, so that what they hold at or below T is not lost.
-func applyTails(s *scan.Store, regions []regionPlan) error {
-	for i := range regions {
-		rp := &regions[i]
-		if !rp.apply || !rp.pending() {
-			continue
-		}
-		if _, err := applyTail(s, rp, rp.derived.Last); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // readTail walks the entries that are not applied. Only what a reader at T would have seen counts as lost: rollback and lock records
@@ -184,6 +148,9 @@ func readTail(s *scan.Store, r scan.Region, d raftstate.Derived, t mvcc.TS) (tai
 		if ep, ok := cmd.Epoch(); ok {
 			c.MaxEpoch.ConfVer = max(c.MaxEpoch.ConfVer, ep.ConfVer)
 			c.MaxEpoch.Version = max(c.MaxEpoch.Version, ep.Version)
+		}
+		if !epochFits(cmd, r.State.Region.Epoch) {
+			return nil // a no-op in any case
 		}
 		for _, q := range cmd.Requests {
 			c.request(q, t)
@@ -253,11 +220,15 @@ func (c *tailContent) lose(ts mvcc.TS, encoded []byte) {
 	c.MaxCommitTS = max(c.MaxCommitTS, ts)
 }
 
-// neutralise gives the region records with raised epochs; everything else in them stays byte for byte.
-func neutralise(s *scan.Store, regions []regionPlan) (*rocks.Run, error) {
+// raftRecords are the new records of the raft column family: region states with raised epochs, everything else in them byte for byte as it
+// was, and the apply states of logs that are cut.
+func raftRecords(s *scan.Store, regions []regionPlan) (*rocks.Run, error) {
 	run := &rocks.Run{}
 	for _, r := range regions {
-		if r.shared {
+		if r.dropped != nil {
+			run.Add(ikey.Key{User: raftstate.ApplyStateKey(r.region.ID), Kind: ikey.KindPut}, r.dropped.Apply.Raw)
+		}
+		if r.strategy != TailNeutralise {
 			continue
 		}
 		b := r.region.State.WithEpoch(r.epoch.ConfVer, r.epoch.Version)

@@ -2,8 +2,6 @@ package repair
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
@@ -11,6 +9,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/edit"
+	"github.com/tikv-repair/tikv-repair/engine/raftlog"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
 	"github.com/tikv-repair/tikv-repair/mvcc"
@@ -23,6 +22,8 @@ type ResetOptions struct {
 	RewindOptions
 	// Force names the problems that the operator accepts.
 	Force map[string]bool
+	// Tail is the wish for log entries that are not applied; empty is TailAuto.
+	Tail TailStrategy
 	// DryRun runs the same code into a sink that only counts.
 	DryRun bool
 	// Preview is shown what would be done, as soon as it is known and before anything is written; nil is fine.
@@ -37,17 +38,18 @@ type ResetOptions struct {
 
 // ResetPlan is what plan.json in the backup records of a rewind.
 type ResetPlan struct {
-	Format      int      `json:"format"`
-	Verb        string   `json:"verb"`
-	Tool        string   `json:"tool_version"`
-	PlanID      string   `json:"plan_id"`
-	ClusterID   uint64   `json:"cluster_id"`
-	StoreID     uint64   `json:"store_id"`
-	T           mvcc.TS  `json:"to_ts"`
-	ToTime      string   `json:"to_time"`
-	SafePoint   *mvcc.TS `json:"safe_point,omitempty"`
-	Force       []string `json:"force,omitempty"`
-	Fingerprint string   `json:"fingerprint"`
+	Format      int          `json:"format"`
+	Verb        string       `json:"verb"`
+	Tool        string       `json:"tool_version"`
+	PlanID      string       `json:"plan_id"`
+	ClusterID   uint64       `json:"cluster_id"`
+	StoreID     uint64       `json:"store_id"`
+	T           mvcc.TS      `json:"to_ts"`
+	ToTime      string       `json:"to_time"`
+	SafePoint   *mvcc.TS     `json:"safe_point,omitempty"`
+	Force       []string     `json:"force,omitempty"`
+	Tail        TailStrategy `json:"tail,omitempty"`
+	Fingerprint string       `json:"fingerprint"`
 	// Broken are regions that TiKV would not have started before, which the operator accepted: they do not keep the fence up.
 	Broken  []uint64  `json:"broken_before,omitempty"`
 	Preview *Preview  `json:"preview"`
@@ -58,28 +60,30 @@ const planFormat = 1
 
 // Result is the last word of a reset, and what `reset --json` prints.
 type Result struct {
-	PlanID             string           `json:"plan_id"`
-	State              string           `json:"state"` // done, unchanged, dry-run, refused
-	ToTS               mvcc.TS          `json:"to_ts"`
-	ToTime             string           `json:"to_time"`
-	NewestCommitTS     mvcc.TS          `json:"newest_commit_ts"`
-	NewestCommitTime   string           `json:"newest_commit_time"`
-	VersionsRemoved    int64            `json:"versions_removed"`
-	RowsChanged        int64            `json:"rows_changed"`
-	DefaultRows        int64            `json:"default_rows_removed"`
-	RawRemoved         int64            `json:"raw_entries_removed"`
-	LocksRemoved       int64            `json:"locks_removed"`
-	LocksCommitted     int64            `json:"locks_committed"`
-	FencesCleared      int64            `json:"gc_fences_cleared"`
-	RegionsNeutralised int64            `json:"regions_neutralised"`
-	FilesRewritten     int              `json:"files_rewritten"`
-	FilesDropped       int              `json:"files_dropped"`
-	FilesKept          int              `json:"files_kept"`
-	BytesRead          int64            `json:"bytes_read"`
-	BytesWritten       int64            `json:"bytes_written"`
-	Seconds            float64          `json:"seconds"`
-	Problems           []plan.Described `json:"problems"`
-	Backup             string           `json:"backup"`
+	PlanID             string  `json:"plan_id"`
+	State              string  `json:"state"` // done, unchanged, dry-run, refused
+	ToTS               mvcc.TS `json:"to_ts"`
+	ToTime             string  `json:"to_time"`
+	NewestCommitTS     mvcc.TS `json:"newest_commit_ts"`
+	NewestCommitTime   string  `json:"newest_commit_time"`
+	VersionsRemoved    int64   `json:"versions_removed"`
+	RowsChanged        int64   `json:"rows_changed"`
+	DefaultRows        int64   `json:"default_rows_removed"`
+	RawRemoved         int64   `json:"raw_entries_removed"`
+	LocksRemoved       int64   `json:"locks_removed"`
+	LocksCommitted     int64   `json:"locks_committed"`
+	FencesCleared      int64   `json:"gc_fences_cleared"`
+	RegionsNeutralised int64   `json:"regions_neutralised"`
+	// Tails are the regions with log entries that are not applied.
+	Tails          []RegionLine     `json:"tails"`
+	FilesRewritten int              `json:"files_rewritten"`
+	FilesDropped   int              `json:"files_dropped"`
+	FilesKept      int              `json:"files_kept"`
+	BytesRead      int64            `json:"bytes_read"`
+	BytesWritten   int64            `json:"bytes_written"`
+	Seconds        float64          `json:"seconds"`
+	Problems       []plan.Described `json:"problems"`
+	Backup         string           `json:"backup"`
 }
 
 // The states of a Result.
@@ -109,6 +113,9 @@ func Reset(ctx context.Context, fs base.FS, dir string, so scan.Options, o Reset
 	for _, n := range droppedTails(s) {
 		o.Say("note: %s", n)
 	}
+	if o.Tail == "" {
+		o.Tail = TailAuto
+	}
 	r := &reset{s: s, o: o, start: time.Now()}
 	res, err := r.run(ctx)
 	if res != nil {
@@ -125,6 +132,9 @@ type reset struct {
 	w       *Rewinder
 	effect  *Effect
 	regions []regionPlan
+	lines   []RegionLine
+	batch   raftlog.Batch
+	raft    raftlog.Edit // of the raft store; nil in a run that found everything staged
 	preview *Preview
 	waiting []string // files of snap/ and import/ that are set aside
 	broken  []uint64 // regions that TiKV would not start before the rewind either
@@ -203,7 +213,7 @@ func (r *reset) resume(ctx context.Context) (*Result, error) {
 		r.force(n)
 	}
 	// A rerun must give the same files, and must not ask again for what was stated.
-	r.o.SafePoint, r.o.Now, r.preview, r.broken = p.SafePoint, p.Written, p.Preview, p.Broken
+	r.o.SafePoint, r.o.Now, r.preview, r.broken, r.o.Tail = p.SafePoint, p.Written, p.Preview, p.Broken, p.Tail
 	r.o.Say("continuing plan %s, interrupted in state %s", f.PlanID, tx.J.State)
 	switch tx.J.State {
 	case edit.Begun:
@@ -252,12 +262,21 @@ func (r *reset) plan(ctx context.Context) error {
 		return nil
 	}
 	var regionProblems []plan.Problem
-	if r.regions, regionProblems, err = planRegions(r.s, r.o.T); err != nil {
+	if r.regions, regionProblems, err = planRegions(r.s, r.o.T, r.o.Tail); err != nil {
 		return err
 	}
 	r.broken = brokenRegions(regionProblems)
+	for i := range r.regions {
+		r.lines = append(r.lines, r.regions[i].line())
+	}
 	// Before anything is read: what the tails hold counts like what the logs hold.
 	if err := applyTails(r.s, r.regions); err != nil {
+		return err
+	}
+	if err := dropTails(r.s, &r.batch, r.regions); err != nil {
+		return err
+	}
+	if r.raft, err = raftlog.PlanEdit(r.s.Raft, &r.batch, r.o.Now); err != nil {
 		return err
 	}
 	if r.w, err = NewRewinder(ctx, r.s, r.o.RewindOptions); err != nil {
@@ -317,7 +336,7 @@ func (r *reset) blocked() error {
 func (r *reset) extra() (map[string]*rocks.Run, error) {
 	x := lockRuns(r.effect.Locks)
 	var err error
-	x[scan.CFRaft], err = neutralise(r.s, r.regions)
+	x[scan.CFRaft], err = raftRecords(r.s, r.regions)
 	return x, err
 }
 
@@ -327,7 +346,11 @@ func (r *reset) write(ctx context.Context, sink Sink) (*Draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.w.physicalPass(ctx, sink, r.effect, x)
+	d, err := r.w.physicalPass(ctx, sink, r.effect, x)
+	if err == nil {
+		d.BytesWritten += r.raft.Bytes()
+	}
+	return d, err
 }
 
 func (r *reset) apply(ctx context.Context) (*Result, error) {
@@ -342,12 +365,12 @@ func (r *reset) apply(ctx context.Context) (*Result, error) {
 		}
 		id := planID("reset", print, r.o.T.String(), r.o.Now)
 		p := &ResetPlan{Format: planFormat, Verb: "reset", Tool: r.o.Version, PlanID: id, ClusterID: s.Ident.ClusterID, StoreID: s.Ident.StoreID,
-			T: r.o.T, ToTime: timeOf(r.o.T), SafePoint: r.o.SafePoint, Fingerprint: print, Broken: r.broken, Preview: r.preview, Written: r.o.Now}
+			T: r.o.T, ToTime: timeOf(r.o.T), SafePoint: r.o.SafePoint, Fingerprint: print, Tail: r.o.Tail, Broken: r.broken, Preview: r.preview, Written: r.o.Now}
 		for n := range r.o.Force {
 			p.Force = append(p.Force, n)
 		}
 		r.o.Say("fence up, backup in %s", edit.BackupDir(s.FS, s.Layout.Dir, id))
-		if r.tx, err = edit.Begin(s.FS, s.Layout.Dir, id, "reset", p, []string{s.Layout.KVDir}, r.o.Now); err != nil {
+		if r.tx, err = edit.Begin(s.FS, s.Layout.Dir, id, "reset", p, append([]string{s.Layout.KVDir}, r.raft.Dirs()...), r.o.Now); err != nil {
 			return nil, err
 		}
 	}
@@ -365,11 +388,18 @@ func (r *reset) apply(ctx context.Context) (*Result, error) {
 // stage writes the new version under names that no engine reads, reads it back, and saves what it replaces.
 func (r *reset) stage(ctx context.Context) (*Draft, error) {
 	r.o.Say("writing new tables")
+	// The raft store comes first: see hand.apply.
+	if err := r.raft.Stage(r.tx); err != nil {
+		return nil, err
+	}
 	d, err := r.write(ctx, r.tx)
 	if err != nil {
 		return nil, err
 	}
 	r.o.Say("reading them back")
+	if r.tx.J.Proof, err = stagedDigest(r.s, r.raft); err != nil {
+		return nil, err
+	}
 	if err := stageVersion(ctx, r.w, r.tx, d); err != nil {
 		return nil, err
 	}
@@ -426,18 +456,16 @@ func stageVersion(ctx context.Context, w *Rewinder, tx *edit.Tx, d *Draft) error
 // finish proves the published version and takes the fence away. d is nil after a resume: the numbers are then those of the preview.
 func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	r.o.Say("verifying")
-	// Between the publishing and a rerun anything may have happened.
-	if err := r.tx.Check(); err != nil {
-		return nil, err
-	}
-	if err := r.s.Reopen(); err != nil {
+	if err := provePublished(r.s, r.tx, r.raft); err != nil {
 		return nil, err
 	}
 	findings, err := Verify(ctx, r.s, VerifyOptions{T: r.o.T, Threads: r.o.Threads})
 	if err != nil {
 		return nil, err
 	}
-	findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.Truth == truthStarts && slices.Contains(r.broken, f.Region) })
+	findings = slices.DeleteFunc(findings, func(f Finding) bool {
+		return (f.Truth == truthStarts || f.Truth == truthTails) && slices.Contains(r.broken, f.Region)
+	})
 	if len(findings) > 0 {
 		return nil, &base.Error{Class: base.ErrPartial, Op: "verify", Path: r.s.Layout.Dir, Offset: -1,
 			Reason: fmt.Sprintf("%s (%d findings); the fence stays", findings[0], len(findings)), Next: "tikv-repair undo " + r.s.Layout.Dir}
@@ -452,34 +480,3 @@ func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	}
 	return res, nil
 }
-
-// planID is unique for a verb, a store, what was asked for and a moment.
-func planID(verb, print, asked string, now time.Time) string {
-	h := sha256.Sum256([]byte(print + asked + now.UTC().Format(time.RFC3339Nano)))
-	return verb + "-" + now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(h[:3])
-}
-
-// fingerprint tells one state of a store from another: identity, CURRENT, live files, logs, the raft state of every region.
-func fingerprint(s *scan.Store) (string, error) {
-	h := sha256.New()
-	st := s.DB.State
-	fmt.Fprintf(h, "%d %d %s %d %d %d\n", s.Ident.ClusterID, s.Ident.StoreID, st.Path, st.Number, st.NextFile, st.LastSeq)
-	for _, name := range s.DB.Names() {
-		for _, f := range s.DB.CF(name).Files() {
-			fmt.Fprintf(h, "%s %d %d %d\n", name, f.Level, f.Number, f.Size)
-		}
-	}
-	for _, l := range s.DB.Log.Logs {
-		fmt.Fprintf(h, "log %d %d\n", l.Number, l.Size)
-	}
-	for _, r := range s.Regions {
-		raw, _, err := s.Raft.RaftState(r.ID)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(h, "region %d %X %X\n", r.ID, r.Raw, raw)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-func timeOf(ts mvcc.TS) string { return ts.Time().Format("2006-01-02T15:04:05.000Z07:00") }

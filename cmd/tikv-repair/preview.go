@@ -42,13 +42,7 @@ func previewText(p *repair.Preview, force map[string]bool) string {
 	if p.FencesCleared > 0 {
 		fmt.Fprintf(&b, "GC fences    %d above T are cleared: the rows that carry them would vanish otherwise\n", p.FencesCleared)
 	}
-	var tail uint64
-	var applied int64
-	for _, r := range p.Regions {
-		tail += r.TailEntries
-		applied += r.TailApplied
-	}
-	fmt.Fprintf(&b, "Regions      %d; %d log entries wait: %d records of them are applied first, the rest is made harmless (epochs raised)\n", len(p.Regions), tail, applied)
+	b.WriteString(waitingText(p.Regions))
 	fmt.Fprintf(&b, "Work         %d of %d tables rewritten, %s of log folded; about %s to write", p.FilesToRewrite, p.FilesLive, bytesText(uint64(p.LogBytes)), bytesText(uint64(p.SpaceNeeded)))
 	if p.SpaceFree >= 0 {
 		fmt.Fprintf(&b, ", %s free", bytesText(uint64(p.SpaceFree)))
@@ -58,6 +52,42 @@ func previewText(p *repair.Preview, force map[string]bool) string {
 		b.WriteString(problemText(pr, force))
 	}
 	return b.String()
+}
+
+// waitingText is one line for each region with log entries that are not applied.
+func waitingText(regions []repair.RegionLine) string {
+	var t table
+	var entries uint64
+	n := 0
+	for _, r := range regions {
+		if r.TailEntries == 0 {
+			continue
+		}
+		entries += r.TailEntries
+		switch n++; {
+		case n == 1:
+			t.add("             region", "applied", "last", "strategy", "reason")
+			fallthrough
+		case n <= tablesShown:
+			reason := r.Reason
+			if r.TailApplied > 0 {
+				reason += fmt.Sprintf(" (%d records)", r.TailApplied)
+			}
+			if r.Lost > 0 {
+				reason += fmt.Sprintf("; %d versions at or below T are lost, the newest of %s", r.Lost, r.NewestTime)
+			}
+			if r.Opaque > 0 {
+				reason += fmt.Sprintf("; %d entries cannot be looked into", r.Opaque)
+			}
+			t.add(fmt.Sprintf("             %d", r.Region), r.Applied, r.Last, string(r.Strategy), reason)
+		case n == tablesShown+1:
+			t.add("             …", "", "", "", "--json lists all")
+		}
+	}
+	if n == 0 {
+		return fmt.Sprintf("Regions      %d; every log is applied to its end\n", len(regions))
+	}
+	return fmt.Sprintf("Regions      %d; %d log entries of %d of them are not applied\n", len(regions), entries, n) + t.String()
 }
 
 func problemText(p plan.Problem, force map[string]bool) string {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 
 type resetOptions struct {
 	toTS, safePoint string
+	tail            string
 	force           []string
 	dryRun, yes     bool
 }
@@ -26,10 +28,15 @@ func (a *app) resetCmd() *cobra.Command {
 		Use:   "reset --to-ts T DIR",
 		Short: "Rewind a store to a consistent timestamp T",
 		Long: `reset makes the version at T the newest one of every key. Everything committed after T goes physically; locks are decided by their
-transactions; log entries that are not applied are made harmless. It prints what would be lost and asks before anything is written. What it
+transactions; log entries that are not applied cannot bring anything back. It prints what would be lost and asks before anything is written. What it
 replaces is kept as hard links in DIR/tikv-repair/<plan-id>/ until discard, and undo takes it back until TiKV has been started.
 
 T is a TSO, or a time with a zone (RFC 3339), which covers its whole millisecond.
+
+Log entries that are not applied are dealt with region by region, each with its reason in the preview. --tail=auto, the default, keeps what cannot
+matter, applies first what can be applied, and makes the rest harmless: by a raised epoch (neutralise), or, where an entry is applied whatever its
+epoch, by ending the log at the applied index (drop). apply, keep, neutralise and drop ask for one way for all regions; where that is not safe it is
+the problem tail-strategy. Data at or below T that goes with a tail is the problem raft-tail.
 
 T must not be below the cluster's GC safe point: versions visible at T may be gone then. --safe-point states it; with
 --force=unknown-safe-point the operator answers for it, and every write record is looked at.
@@ -44,6 +51,7 @@ When reset is interrupted at any point, TiKV is fenced off (panic_mark_file) unt
 	f.SortFlags = false
 	f.StringVar(&o.toTS, "to-ts", "", "the timestamp `T` to return to")
 	f.StringVar(&o.safePoint, "safe-point", "", "the cluster's GC safe point, a `TSO`")
+	f.StringVar(&o.tail, "tail", string(repair.TailAuto), "`how` to deal with log entries that are not applied: auto, apply, keep, neutralise, drop")
 	f.StringArrayVar(&o.force, "force", nil, "accept this `problem`; repeat for more")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "do everything but write")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask; problems are not answered by this")
@@ -56,7 +64,10 @@ func (a *app) reset(cmd *cobra.Command, dir string, o *resetOptions) error {
 	if err != nil {
 		return err
 	}
-	ro := repair.ResetOptions{DryRun: o.dryRun, Version: version, Say: a.say}
+	ro := repair.ResetOptions{DryRun: o.dryRun, Version: version, Say: a.say, Tail: repair.TailStrategy(o.tail)}
+	if known := repair.TailStrategies(); !slices.Contains(known, ro.Tail) {
+		return usagef("--tail=%s: known are %s", o.tail, strings.Trim(fmt.Sprint(known), "[]"))
+	}
 	ro.T, ro.Threads, ro.Now = t, a.c.threads, a.now()
 	if o.safePoint != "" {
 		sp, err := mvcc.ParseTS(o.safePoint)

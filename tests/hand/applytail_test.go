@@ -256,7 +256,7 @@ func TestApplyTailStopsAtCommit(t *testing.T) {
 	allStart(t, name, s, nil)
 }
 
-// The rewind of a store with a tail.
+// The rewind of a store with a tail that can be applied.
 func TestResetWithTail(t *testing.T) {
 	for _, name := range both {
 		T := mvcc.TS(fixtures.Facts(t, name).T2)
@@ -315,45 +315,5 @@ func TestResetWithTail(t *testing.T) {
 			t.Errorf("%s, again: %+v, %v", name, res, err)
 		}
 		undo(t, mem, dataDir, before)
-
-		// Something in it cannot be applied: with data up to T in it, or a lock that may be committed elsewhere, that is a problem.
-		for what, c := range map[string]struct {
-			compose func(a *author)
-			problem bool
-		}{
-			"conf change, data before T": {func(a *author) { data(a); a.confChange() }, true},
-			"conf change, then data":     {func(a *author) { a.confChange(); data(a) }, true},
-			"conf change, data after T":  {func(a *author) { a.confChange(); a.write(a.region.Epoch, version(user(3), "after T", T+1, T+2)...) }, false},
-			"ingest, which hides its data": {func(a *author) {
-				a.write(a.region.Epoch, &raft_cmdpb.Request{CmdType: raft_cmdpb.CmdType_IngestSST, IngestSst: &raft_cmdpb.IngestSSTRequest{Sst: &import_sstpb.SSTMeta{CfName: "write"}}})
-			}, true},
-		} {
-			mem := only(t, name, dataDir)
-			a := appendTail(t, mem, dataDir, []byte(user(0)), nil, c.compose)
-			before := tree(t, mem, dataDir)
-			res, err := reset(mem)
-			if c.problem {
-				if err == nil || res.State != repair.StateRefused || !strings.Contains(err.Error(), "raft-tail") {
-					t.Errorf("%s, %s: %+v, %v", name, what, res, err)
-				}
-				sameTree(t, what, tree(t, mem, dataDir), before)
-				_, err = reset(mem, "raft-tail")
-			}
-			must(t, err)
-			s := open(t, mem, dataDir)
-			if got := dump(s, T); !bytes.Equal(got, want) {
-				t.Errorf("%s, %s: the rows are not those of T", name, what)
-			}
-			r := regionOf(t, s, a.region.ID)
-			if e := r.State.Region.Epoch; e.Version <= a.region.Epoch.Version || e.ConfVer <= a.region.Epoch.ConfVer {
-				t.Errorf("%s, %s: epoch %+v: the tail is no no-op", name, what, e)
-			}
-			if d := derive(t, s, r); d.Last != a.next-1 || d.Applied != a.list[0].Index-1 {
-				t.Errorf("%s, %s: %+v", name, what, d)
-			}
-			allStart(t, name, s, nil)
-			s.Close()
-			undo(t, mem, dataDir, before)
-		}
 	}
 }
