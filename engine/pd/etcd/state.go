@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/pd/etcd/wal"
 )
 
 // KV is one live key.
@@ -64,32 +65,28 @@ func (m Member) String() string {
 	return m.Name
 }
 
-// HardState is raftpb.HardState: the last one in the WAL.
-type HardState struct {
-	Term, Vote, Commit uint64
-}
-
-// State is one member's directory. ConsistentIndex <= Commit <= LastIndex wherever there is a WAL without Damage.
+// State is one member's directory. ConsistentIndex <= Commit <= LastIndex.
 type State struct {
 	Dir      string // member directory
-	Backend  string // the bbolt file that was read: db, or the snapshot from a leader that was to replace it
+	Backend  string // the bbolt file that was read: db, or the snapshot from a leader that was to replace it; empty: there was none
 	Snapshot string // the .snap file that the WAL starts from; empty: none
 
 	MemberID, ClusterID uint64 // etcd's, not PD's; 0 when no WAL tells
 
 	// Certain is what is committed for sure: everything up to Commit. Possible has the rest of this member's log as well: in a
-	// cluster of several members the last acknowledged write is normally only there. Without such a rest it equals Certain.
+	// cluster of several members the last acknowledged write is normally only there. Without such a rest the two are the same.
 	Certain, Possible *View
 
-	ClusterVersion  string // as etcd's servers agreed: "3.5.0"
+	ClusterVersion  string // as etcd's servers agreed: "3.5.0"; empty: unknown
 	ConsistentIndex uint64 // last entry that is in Backend
-	Commit          uint64 // the larger one of HardState.Commit and ConsistentIndex, not more than LastIndex
+	Commit          uint64 // the larger one of HardState.Commit and ConsistentIndex
 	LastIndex       uint64 // last entry of the log
 	LastTerm        uint64 // its term
-	HardState       HardState
+	HardState       wal.HardState
 
 	// Damage lists what could not be read and did not keep the rest from being used; each is of class base.ErrCorrupt. With a
-	// damaged WAL, newer changes may be missing in Certain and in Possible.
+	// damaged WAL, newer changes may be missing in Certain and in Possible: then Certain.Index < Commit, or Possible.Index <
+	// LastIndex, or the damage hides even that.
 	Damage []error
 	// Notes are for people: what is unusual and harmless, or was decided.
 	Notes []string
@@ -107,33 +104,6 @@ const (
 	walDir  = "wal"
 	dbName  = "db"
 )
-
-// Open reads the member directory (<PD's data-dir>/member) of a stopped PD. It writes nothing. While it reads it holds shared locks,
-// see Lock. Errors: ErrNotStore, ErrInUse with the process that holds the directory, ErrCorrupt when the backend is unreadable,
-// ErrUnsupported, ErrIO. Damage of the WAL is no error, see State.Damage.
-func Open(fs base.FS, memberDir string, opt Options) (*State, error) {
-	if err := checkDir(fs, memberDir); err != nil {
-		return nil, err
-	}
-	if !opt.Locked {
-		locks, err := Lock(fs, memberDir, base.LockShared)
-		if err != nil {
-			return nil, err
-		}
-		defer locks.Close()
-	}
-	s := &State{Dir: memberDir, Backend: fs.PathJoin(memberDir, snapDir, dbName)}
-	b, err := readBackend(fs, s.Backend)
-	if err != nil {
-		return nil, err
-	}
-	s.Damage = append(s.Damage, b.notes...)
-	s.ConsistentIndex, s.ClusterVersion = b.consistent, b.version
-	s.Commit, s.LastIndex, s.LastTerm = b.consistent, b.consistent, b.term
-	s.Certain = b.view(b.consistent)
-	s.Possible = s.Certain
-	return s, nil
-}
 
 // checkDir tells a member directory from everything else.
 func checkDir(fs base.FS, dir string) error {
