@@ -39,6 +39,11 @@ func TestFixturesOpen(t *testing.T) {
 			if want := len(fixtures.Stores(t, name)); stores != want {
 				t.Errorf("%d stores, want %d", stores, want)
 			}
+			r, err := s.CheckReplay(base.NewOS())
+			if err != nil || r.Index != s.ConsistentIndex || len(r.Differences) != 0 {
+				t.Errorf("replay %+v, %v", r, err)
+			}
+			t.Logf("%v last %d commit %d members %v", s.Notes, s.LastIndex, s.Commit, s.Possible.Members)
 			t.Logf("%d keys, revision %d, consistent index %d", len(s.Certain.Keys), s.Certain.Revision, s.ConsistentIndex)
 		})
 	}

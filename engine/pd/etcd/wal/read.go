@@ -2,6 +2,7 @@ package wal
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -120,7 +121,7 @@ func (r *reader) segment(fs base.FS, path string, s *Segment, last bool) error {
 			continue
 		}
 		if err == nil {
-			err = r.zeros(in, s)
+			err = r.onlyZeros(in, s)
 		}
 		if err == nil {
 			return nil
@@ -245,11 +246,13 @@ func (r *reader) frame(in *bufio.Reader, s *Segment) (int64, error) {
 	return lengthSize + size + padding, nil
 }
 
+var zeros = make([]byte, 64<<10)
+
 // zeroSector tells whether a sector, or the part of it that the record has, was never written. at is the record's offset in its file.
 func zeroSector(body []byte, at int64) bool {
 	for len(body) > 0 {
 		n := min(int64(len(body)), sectorSize-at%sectorSize)
-		if !slices.ContainsFunc(body[:n], func(b byte) bool { return b != 0 }) {
+		if bytes.Equal(body[:n], zeros[:n]) {
 			return true
 		}
 		body, at = body[n:], at+n
@@ -257,15 +260,15 @@ func zeroSector(body []byte, at int64) bool {
 	return false
 }
 
-// zeros looks at what follows the last record: etcd leaves only zeros there.
-func (r *reader) zeros(in *bufio.Reader, s *Segment) error {
+// onlyZeros looks at what follows the last record: etcd leaves only zeros there.
+func (r *reader) onlyZeros(in *bufio.Reader, s *Segment) error {
 	at := s.End + lengthSize
 	for {
 		b, err := in.Peek(1)
 		if err == nil {
-			b, _ = in.Peek(in.Buffered())
-			if i := slices.IndexFunc(b, func(c byte) bool { return c != 0 }); i >= 0 {
-				return fmt.Errorf("%w: its place is zero, but there are bytes behind it, at %d", errTorn, at+int64(i))
+			b, _ = in.Peek(min(in.Buffered(), len(zeros)))
+			if !bytes.Equal(b, zeros[:len(b)]) {
+				return fmt.Errorf("%w: its place is zero, but there are bytes behind it, at %d or later", errTorn, at)
 			}
 			at += int64(len(b))
 			_, err = in.Discard(len(b))
