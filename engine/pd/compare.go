@@ -1,10 +1,10 @@
 package pd
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
+	"github.com/tikv-repair/tikv-repair/engine/pd/etcd"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/raftstate"
 )
@@ -18,9 +18,10 @@ type Comparison struct {
 	Given    int  `json:"given"`
 	Voters   int  `json:"voters"`
 	Majority bool `json:"majority"`
-	// Order lists the directories, the newest first.
+	// Order lists the directories, the newest first, then as given.
 	Order       []string     `json:"order"`
 	Differences []Difference `json:"differences"`
+	Warnings    []string     `json:"warnings"`
 }
 
 // Difference is one thing that the members do not agree on.
@@ -29,23 +30,28 @@ type Difference struct {
 	Values []string `json:"values"` // in Order
 }
 
-// byAge is raft's rule: the log with the higher last term, then the higher last index, then what is known to be committed.
-func byAge(a, b *Knowledge) int {
-	return cmp.Or(cmp.Compare(b.Etcd.LastTerm, a.Etcd.LastTerm), cmp.Compare(b.Etcd.LastIndex, a.Etcd.LastIndex), cmp.Compare(b.Etcd.Commit, a.Etcd.Commit))
-}
-
-// Compare finds the newest of several members' directories. At least one is needed.
-func Compare(ks []*Knowledge) Comparison {
-	order := slices.Clone(ks)
-	slices.SortStableFunc(order, byAge)
-	first := order[0]
-	c := Comparison{Newest: first.Dir, Order: []string{}, Differences: []Difference{}}
-	ids := map[uint64]bool{}
-	for _, k := range order {
-		c.Order = append(c.Order, k.Dir)
-		ids[k.Etcd.MemberID] = true
+// Compare finds the newest of several members' directories; at least one is needed. The error has class ErrUsage when they are not of one
+// etcd cluster.
+func Compare(ks []*Knowledge) (Comparison, error) {
+	states := make([]*etcd.State, len(ks))
+	for i, k := range ks {
+		states[i] = k.state
 	}
-	for _, m := range first.Etcd.Members {
+	e, err := etcd.Compare(states)
+	if err != nil {
+		return Comparison{}, err
+	}
+	first := ks[e.Newest]
+	c := Comparison{Newest: first.Dir, Why: e.Why, Majority: e.Majority, Order: []string{first.Dir}, Differences: []Difference{}, Warnings: append([]string{}, e.Warnings...)}
+	order, ids := []*Knowledge{first}, map[uint64]bool{}
+	for i, k := range ks {
+		ids[k.Etcd.MemberID] = true
+		if i != e.Newest {
+			order = append(order, k)
+			c.Order = append(c.Order, k.Dir)
+		}
+	}
+	for _, m := range first.state.Possible.Members {
 		if m.Learner {
 			continue
 		}
@@ -54,18 +60,8 @@ func Compare(ks []*Knowledge) Comparison {
 			c.Given++
 		}
 	}
-	c.Majority = c.Given > c.Voters/2
-	c.Why = fmt.Sprintf("its log ends at term %d, index %d", first.Etcd.LastTerm, first.Etcd.LastIndex)
-	if len(order) > 1 {
-		next := order[1].Etcd
-		if byAge(first, order[1]) == 0 {
-			c.Why += "; the logs of others end there too"
-		} else {
-			c.Why += fmt.Sprintf("; the next one at term %d, index %d", next.LastTerm, next.LastIndex)
-		}
-	}
 	c.diff(order)
-	return c
+	return c, nil
 }
 
 func (c *Comparison) diff(order []*Knowledge) {

@@ -33,6 +33,12 @@ func Is(fs base.FS, dir string) bool {
 	return isDir(fs, dir, memberDir, "snap") || isDir(fs, dir, memberDir, "wal")
 }
 
+// Inside tells whether dir is a part of a PD data directory: member/, member/snap, region-meta.
+func Inside(fs base.FS, dir string) bool {
+	above := filepath.Dir(filepath.Clean(dir))
+	return !isDir(fs, dir, "db") && (Is(fs, above) || Is(fs, filepath.Dir(above)))
+}
+
 // Check gives an error of class ErrNotStore with what dir is instead when it is no PD data directory.
 func Check(fs base.FS, dir string) error {
 	not := func(reason, next string) error {

@@ -1,7 +1,6 @@
 package pd
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
@@ -170,30 +169,12 @@ func (d *decoder) key(kv etcd.KV, services string) {
 // tail lists the keys that differ between two views.
 func tail(certain, possible *etcd.View) []Change {
 	out := []Change{}
-	i, j := 0, 0
-	for i < len(certain.Keys) || j < len(possible.Keys) {
-		c := 0
-		switch {
-		case i == len(certain.Keys):
-			c = 1
-		case j == len(possible.Keys):
-			c = -1
-		default:
-			c = bytes.Compare(certain.Keys[i].Key, possible.Keys[j].Key)
+	for _, c := range etcd.Diff(certain, possible) {
+		x := Change{Key: string(c.Key), Change: "delete"}
+		if c.New != nil {
+			x.Change, x.Revision = "put", c.New.Mod
 		}
-		switch {
-		case c < 0:
-			out = append(out, Change{Key: string(certain.Keys[i].Key), Change: "delete"})
-			i++
-		case c > 0:
-			out = append(out, Change{Key: string(possible.Keys[j].Key), Change: "put", Revision: possible.Keys[j].Mod})
-			j++
-		default:
-			if certain.Keys[i].Mod != possible.Keys[j].Mod {
-				out = append(out, Change{Key: string(possible.Keys[j].Key), Change: "put", Revision: possible.Keys[j].Mod})
-			}
-			i, j = i+1, j+1
-		}
+		out = append(out, x)
 	}
 	return out
 }

@@ -42,7 +42,7 @@ func read(fs base.FS, dir string) (*Knowledge, error) {
 	if err != nil {
 		return nil, bad(err)
 	}
-	k.Etcd = etcdOf(st)
+	k.Etcd, k.state = etcdOf(st), st
 	if st.Possible != st.Certain {
 		p, err := decodeView(dir, st.Possible, Possible)
 		if err != nil {

@@ -251,3 +251,45 @@ func sameMinResolved(t *testing.T, name string, k *pd.Knowledge) {
 		t.Errorf("min-resolved-ts %+v, PD answered %d", k.MinResolvedTS, api.TS)
 	}
 }
+
+// Damage beside etcd's files is told and hides nothing else.
+func TestDamageBeside(t *testing.T) {
+	for _, c := range []struct {
+		file, content string
+		told          func(k *pd.Knowledge) string
+		want          string
+	}{
+		{"DR_STATE", "", func(k *pd.Knowledge) string { return strings.Join(k.Warnings, " ") }, "DR_STATE does not decode and is ignored"},
+		{"DR_STATE", `{"state":"sync_rec`, func(k *pd.Knowledge) string { return strings.Join(k.Warnings, " ") }, "without fsync"},
+		{"DR_STATE", `{"state":"sync","state_id":61}`, func(k *pd.Knowledge) string { return k.DR.Last.DRStatus.String() + " " + k.DR.Last.Source.String() }, "sync, state id 61 file /pd/DR_STATE, a copy"},
+		{"region-meta/CURRENT", "x", func(k *pd.Knowledge) string { return k.RegionMetaError }, "not the name of a MANIFEST"},
+		{"region-meta/000001.log", "", func(k *pd.Knowledge) string { return fmt.Sprint(len(k.RegionMeta.Records)) }, "0"},
+		{"join", "pd=http://x", func(k *pd.Knowledge) string { return strings.Join(k.Warnings, " ") }, "file join"},
+	} {
+		fs := base.NewMem(fixtures.Mem(t, "multi3-dr-autosync", fixtures.WithPD()))
+		if err := base.WriteFileSync(fs, "/pd/"+c.file, []byte(c.content), ""); err != nil {
+			t.Fatal(err)
+		}
+		k, err := pd.Read(fs, "/pd")
+		if err != nil {
+			t.Errorf("%s: %v", c.file, err)
+			continue
+		}
+		if !strings.Contains(c.told(k), c.want) || len(k.Stores) != 3 {
+			t.Errorf("%s = %q: %s, want %s", c.file, c.content, c.told(k), c.want)
+		}
+	}
+}
+
+// What is no PD directory is told what it is.
+func TestNotPD(t *testing.T) {
+	fs := base.NewMem(fixtures.Mem(t, "multi3-dr-autosync", fixtures.WithPD()))
+	for dir, want := range map[string]string{
+		"/nowhere": "no such directory", "/store0": "TiKV data directory", "/pd/DR_STATE": "a file", "/pd/member": "part of a PD", "/pd/member/snap": "part of a PD",
+		"/expect": "no member/",
+	} {
+		if _, err := pd.Read(fs, dir); !errors.Is(err, base.ErrNotStore) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}

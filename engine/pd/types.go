@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/tikv-repair/tikv-repair/engine/pd/etcd"
 	"github.com/tikv-repair/tikv-repair/engine/pd/regionmeta"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/raftstate"
@@ -86,6 +87,8 @@ type Knowledge struct {
 	Tail []Change `json:"possible_changes"`
 	// Warnings are sentences for the operator.
 	Warnings []string `json:"warnings"`
+
+	state *etcd.State
 }
 
 // Etcd is the state of the embedded etcd.

@@ -157,8 +157,9 @@ func ParseKey(key string) (f Family, cluster, id uint64, ok bool) {
 	if !short {
 		f = FamilyLong
 		after, isPD := strings.CutPrefix(key, "/pd/")
-		num, tail, found := strings.Cut(after, "/")
-		if rest, found = strings.CutPrefix(tail, "raft/r/"); !isPD || !found {
+		num, tail, _ := strings.Cut(after, "/")
+		var isRegion bool
+		if rest, isRegion = strings.CutPrefix(tail, "raft/r/"); !isPD || !isRegion {
 			return f, 0, 0, false
 		}
 		var err error
