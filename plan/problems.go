@@ -16,6 +16,8 @@ var problemTypes = map[string]func() Problem{
 	"multi-store":         func() Problem { return new(MultiStore) },
 	"unknown-safe-point":  func() Problem { return new(UnknownSafePoint) },
 	"safe-point-above-t":  func() Problem { return new(SafePointAboveT) },
+	"above-min-resolved":  func() Problem { return new(AboveMinResolved) },
+	"pd-behind-store":     func() Problem { return new(PDBehindStore) },
 	"flashback":           func() Problem { return new(Flashback) },
 	"panic-mark":          func() Problem { return new(PanicMark) },
 	"raw-data":            func() Problem { return new(RawData) },
