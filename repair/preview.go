@@ -20,6 +20,10 @@ type Preview struct {
 	ToTime           string  `json:"to_time"`
 	NewestCommitTS   mvcc.TS `json:"newest_commit_ts"`
 	NewestCommitTime string  `json:"newest_commit_time"`
+	// SafePoint is the GC safe point that was gone by; nil: unknown.
+	SafePoint       *mvcc.TS `json:"safe_point,omitempty"`
+	SafePointTime   string   `json:"safe_point_time,omitempty"`
+	SafePointSource string   `json:"safe_point_source,omitempty"`
 	// Unchanged: the store already is at T; nothing would be written.
 	Unchanged bool `json:"unchanged"`
 
@@ -117,6 +121,7 @@ func (r *reset) makePreview(ctx context.Context, ps []plan.Problem, took time.Du
 		Histogram: e.Histogram.buckets(histogramBars), LocksRemoved: removed, LocksCommitted: committed, Locks: lockLines(e.Locks),
 		Problems: ps, Listed: plan.Describe(ps), SpaceFree: -1,
 	}
+	r.previewSafePoint(p)
 	if e.Newest != 0 {
 		p.OldestLostTS, p.OldestLostTime = e.Oldest, timeOf(e.Oldest)
 		p.NewestLostTS, p.NewestLostTime = e.Newest, timeOf(e.Newest)

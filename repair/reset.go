@@ -34,6 +34,9 @@ type ResetOptions struct {
 	Say func(format string, args ...any)
 	// Version of the tool, for the plan.
 	Version string
+	// PD is what PD knew; nil without its directory. SafePointSource says where SafePoint comes from. UsePD sets both.
+	PD              *scan.PDEvidence
+	SafePointSource string
 }
 
 // ResetPlan is what plan.json in the backup records of a rewind.
@@ -254,9 +257,15 @@ func (r *reset) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	known, err := pdProblems(r.s, r.o)
+	if err != nil {
+		return err
+	}
+	ps = append(ps, known...)
 	if fatal(ps) {
 		// What follows would decode data that cannot be rewound.
-		r.preview = &Preview{ToTS: r.o.T, Problems: ps}
+		r.preview = &Preview{ToTS: r.o.T, ToTime: timeOf(r.o.T), Problems: ps}
+		r.previewSafePoint(r.preview)
 		plan.Sort(r.preview.Problems)
 		r.w, r.effect = &Rewinder{store: r.s, o: r.o.RewindOptions}, newEffect()
 		return nil

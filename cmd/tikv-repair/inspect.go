@@ -16,8 +16,13 @@ func (a *app) inspectCmd() *cobra.Command {
 		Short: "Tell what a data directory is and in which state",
 		Long: `inspect tells for each data directory of a stopped store: cluster and store id, the TiKV releases that can have written it, column
 families with files, levels and bytes, the write-ahead log, the raft store, Titan, regions by state, the newest commit, locks, and
-what this tool has done there. Nothing is written.`,
+what this tool has done there.
+
+Of a PD data directory it tells: etcd's members and what is committed for sure, stores, the TSO window, ids, safe points, min-resolved-ts, and
+what the replication mode (DR Auto-Sync) means for the stores that are left; each number with its source. Directories of several
+members are compared: which one is the newest, and where they differ. Nothing is written.`,
 		Example: `  tikv-repair inspect /data/tikv
+  tikv-repair inspect /data/pd
   tikv-repair inspect --json /data/tikv-1 /data/tikv-2`,
 		Args: dirArgs(true),
 		RunE: func(_ *cobra.Command, args []string) error { return a.inspect(args) },
@@ -38,11 +43,23 @@ func (a *app) inspect(dirs []string) error {
 	}
 	out := struct {
 		Stores []*scan.Inspection `json:"stores"`
+		PD     []*scan.PD         `json:"pd"`
 		Failed []failed           `json:"failed"`
-	}{[]*scan.Inspection{}, []failed{}}
+	}{[]*scan.Inspection{}, []*scan.PD{}, []failed{}}
 	var first error
+	var members []*scan.PDMember
 	for i, dir := range dirs {
-		in, err := a.inspectOne(dir)
+		var in *scan.Inspection
+		var err error
+		if scan.IsPD(a.fs, dir) {
+			var m *scan.PDMember
+			if m, err = scan.ReadPDMember(a.fs, dir); err == nil {
+				members = append(members, m)
+				continue
+			}
+		} else {
+			in, err = a.inspectOne(dir)
+		}
 		if err == nil && len(in.Unreadable) > 0 {
 			first = orErr(first, &base.Error{Class: base.ErrCorrupt, Op: "inspect", Path: dir, Offset: -1, Reason: in.Unreadable[0]})
 		}
@@ -59,6 +76,23 @@ func (a *app) inspect(dirs []string) error {
 		}
 		text := in.Text()
 		if len(out.Stores) > 1 {
+			text = "\n" + text
+		}
+		if err := a.print(text); err != nil {
+			return err
+		}
+	}
+	// Members of one cluster are told about together, after the stores.
+	var err error
+	if out.PD, err = scan.GroupPD(members); err != nil {
+		return err
+	}
+	for i, p := range out.PD {
+		if a.c.json {
+			break
+		}
+		text := p.Text()
+		if i+len(out.Stores) > 0 {
 			text = "\n" + text
 		}
 		if err := a.print(text); err != nil {

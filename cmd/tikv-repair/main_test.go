@@ -37,12 +37,16 @@ func TestScripts(t *testing.T) {
 		Dir:           "../../tests/cli",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			// fixture NAME DIR unpacks an archive.
+			// fixture NAME DIR [pd] unpacks an archive, with PD's directory if asked.
 			"fixture": func(ts *testscript.TestScript, neg bool, args []string) {
-				if neg || len(args) != 2 {
-					ts.Fatalf("usage: fixture NAME DIR")
+				if neg || len(args) < 2 || len(args) > 3 || len(args) == 3 && args[2] != "pd" {
+					ts.Fatalf("usage: fixture NAME DIR [pd]")
 				}
-				fixtures.DirAt(t, args[0], ts.MkAbs(args[1]))
+				var with []fixtures.Option
+				if len(args) == 3 {
+					with = append(with, fixtures.WithPD())
+				}
+				fixtures.DirAt(t, args[0], ts.MkAbs(args[1]), with...)
 			},
 			// status N ARGS… runs tikv-repair and wants exit status N.
 			"status": func(ts *testscript.TestScript, neg bool, args []string) {

@@ -26,6 +26,13 @@ func previewText(p *repair.Preview, force map[string]bool) string {
 	} else {
 		fmt.Fprintf(&b, "Newest       %s = %s; T is %s it\n", p.NewestCommitTS, p.NewestCommitTime, distance(p.ToTS, p.NewestCommitTS))
 	}
+	if p.SafePoint != nil {
+		at := ""
+		if p.SafePointTime != "" {
+			at = " = " + p.SafePointTime
+		}
+		fmt.Fprintf(&b, "Safe point   %s%s, %s\n", *p.SafePoint, at, p.SafePointSource)
+	}
 	if p.VersionsRemoved+p.RawRemoved == 0 {
 		b.WriteString("Lost         nothing: no version is above T\n")
 	} else {

@@ -18,7 +18,7 @@ import (
 type resetOptions struct {
 	toTS, safePoint string
 	tail            string
-	force           []string
+	pd, force       []string
 	dryRun, yes     bool
 }
 
@@ -31,18 +31,22 @@ func (a *app) resetCmd() *cobra.Command {
 transactions; log entries that are not applied cannot bring anything back. It prints what would be lost and asks before anything is written. What it
 replaces is kept as hard links in DIR/tikv-repair/<plan-id>/ until discard, and undo takes it back until TiKV has been started.
 
-T is a TSO, or a time with a zone (RFC 3339), which covers its whole millisecond.
+T is a TSO, or a time with a zone (RFC 3339), which covers its whole millisecond; with --pd also min-resolved-ts: what PD knew to be
+consistent over all stores.
 
 Log entries that are not applied are dealt with region by region, each with its reason in the preview. --tail=auto, the default, keeps what cannot
 matter, applies first what can be applied, and makes the rest harmless: by a raised epoch (neutralise), or, where an entry is applied whatever its
 epoch, by ending the log at the applied index (drop). apply, keep, neutralise and drop ask for one way for all regions; where that is not safe it is
 the problem tail-strategy. Data at or below T that goes with a tail is the problem raft-tail.
 
-T must not be below the cluster's GC safe point: versions visible at T may be gone then. --safe-point states it; with
---force=unknown-safe-point the operator answers for it, and every write record is looked at.
+T must not be below the cluster's GC safe point: versions visible at T may be gone then. --pd takes it from the data directory of the stopped
+PD, --safe-point states it (of both the larger counts); with --force=unknown-safe-point the operator answers for it, and every
+write record is looked at.
 
 When reset is interrupted at any point, TiKV is fenced off (panic_mark_file) until the same command is run again, or undo.`,
-		Example: `  tikv-repair reset --to-ts 2026-02-03T04:05:06+01:00 --safe-point 463875000000000000 --dry-run /data/tikv
+		Example: `  tikv-repair reset --to-ts 2026-02-03T04:05:06+01:00 --pd /data/pd --dry-run /data/tikv
+  tikv-repair reset --to-ts min-resolved-ts --pd /data/pd /data/tikv
+  tikv-repair reset --to-ts 2026-02-03T04:05:06+01:00 --safe-point 463875000000000000 --dry-run /data/tikv
   tikv-repair reset --to-ts 463876543210000000 --safe-point 463875000000000000 /data/tikv`,
 		Args: dirArgs(false),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.reset(cmd, args[0], &o) },
@@ -52,6 +56,7 @@ When reset is interrupted at any point, TiKV is fenced off (panic_mark_file) unt
 	f.StringVar(&o.toTS, "to-ts", "", "the timestamp `T` to return to")
 	f.StringVar(&o.safePoint, "safe-point", "", "the cluster's GC safe point, a `TSO`")
 	f.StringVar(&o.tail, "tail", string(repair.TailAuto), "`how` to deal with log entries that are not applied: auto, apply, keep, neutralise, drop")
+	f.StringArrayVar(&o.pd, "pd", nil, "PD's data `directory`; repeat for more members of the same PD")
 	f.StringArrayVar(&o.force, "force", nil, "accept this `problem`; repeat for more")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "do everything but write")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask; problems are not answered by this")
@@ -60,7 +65,11 @@ When reset is interrupted at any point, TiKV is fenced off (panic_mark_file) unt
 }
 
 func (a *app) reset(cmd *cobra.Command, dir string, o *resetOptions) error {
-	t, err := parseT("to-ts", o.toTS)
+	evidence, err := a.readPD(o.pd)
+	if err != nil {
+		return err
+	}
+	t, err := parseTWithPD("to-ts", o.toTS, evidence)
 	if err != nil {
 		return err
 	}
@@ -74,7 +83,10 @@ func (a *app) reset(cmd *cobra.Command, dir string, o *resetOptions) error {
 		if err != nil {
 			return usagef("--safe-point: %v", err)
 		}
-		ro.SafePoint = &sp
+		ro.SafePoint, ro.SafePointSource = &sp, repair.StatedSafePoint
+	}
+	if evidence != nil {
+		ro.UsePD(evidence)
 	}
 	if ro.Force, err = parseForce(o.force); err != nil {
 		return err
