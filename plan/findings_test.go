@@ -52,7 +52,7 @@ func findings() []Problem {
 		&RaftEntries{Store: 1, Region: 2, From: 6, To: 6, Applied: 5, Reason: "does not decode"},
 		&StoreIdentity{Reason: "it is missing"},
 		&EncryptionLeftover{Path: "file.dict", Entries: 3, Torn: 4},
-		&AboveMinResolved{T: 9, MinResolved: 7, Source: "s"},
+		&AboveMinResolved{T: 9, MinResolved: 7, Source: "s"}, &AboveMinResolved{T: 9, Source: "none is left"},
 		&PDBehindStore{Store: 1, Newest: 9, TSOFloor: 7, Source: "s"},
 		&Fenced{Store: 1, PlanID: "20260102T150405Z-1"},
 	}

@@ -9,7 +9,7 @@ import (
 // AboveMinResolved: PD did not know T to be resolved on all stores.
 type AboveMinResolved struct {
 	T           mvcc.TS `json:"to_ts"`
-	MinResolved mvcc.TS `json:"min_resolved_ts"`
+	MinResolved mvcc.TS `json:"min_resolved_ts,omitempty"` // the latest that is proven; 0: none is
 	Source      string  `json:"source"`
 }
 
@@ -17,6 +17,9 @@ func (*AboveMinResolved) Name() string       { return "above-min-resolved" }
 func (*AboveMinResolved) Severity() Severity { return Warning }
 func (*AboveMinResolved) Where() string      { return "" }
 func (p *AboveMinResolved) What() string {
+	if p.MinResolved == 0 {
+		return fmt.Sprintf("nothing proves that a site alone is whole at T %s (%s): %s", p.T, rfc3339(p.T), p.Source)
+	}
 	return fmt.Sprintf("T %s (%s) is later than the cluster's min-resolved-ts %s (%s; %s): with stores missing, or after an asynchronous switch to another site, nothing proves that T is whole",
 		p.T, rfc3339(p.T), p.MinResolved, rfc3339(p.MinResolved), p.Source)
 }

@@ -50,8 +50,10 @@ func pdProblems(s *scan.Store, o ResetOptions) ([]plan.Problem, error) {
 			Next:   "name the PD directory of the store's own cluster"}
 	}
 	var ps []plan.Problem
-	if m := e.MinResolvedTS; m != nil && m.TS != 0 && o.T > m.TS {
-		ps = append(ps, &plan.AboveMinResolved{T: o.T, MinResolved: m.TS, Source: m.Source.String()})
+	if t := e.ConsistentTS; t != nil && o.T > t.TS {
+		ps = append(ps, &plan.AboveMinResolved{T: o.T, MinResolved: t.TS, Source: e.ConsistentWhy + "; " + t.Source.String()})
+	} else if t == nil && e.DR != nil && e.DRMode == "dr-auto-sync" {
+		ps = append(ps, &plan.AboveMinResolved{T: o.T, Source: e.ConsistentWhy})
 	}
 	newest, err := s.NewestCommit()
 	if err != nil {

@@ -67,6 +67,10 @@ type PDEvidence struct {
 
 	// MinResolvedTS is the cluster's; PD persists none of single stores. Nil: unknown.
 	MinResolvedTS *pd.Timestamp `json:"min_resolved_ts,omitempty"`
+	// ConsistentTS is the latest timestamp at which one site alone is proven to be consistent: MinResolvedTS, or an earlier value of it when
+	// PD had switched to async. Nil: nothing proves one. ConsistentWhy says why in both cases.
+	ConsistentTS  *pd.Timestamp `json:"consistent_ts,omitempty"`
+	ConsistentWhy string        `json:"consistent_reason"`
 	// DR is the replication state with the highest id; nil when DR Auto-Sync was never on.
 	DR     *pd.DRRecord `json:"dr_state,omitempty"`
 	DRMode string       `json:"replication_mode"`
@@ -180,6 +184,8 @@ func evidenceOf(ks []*pd.Knowledge, c pd.Comparison) *PDEvidence {
 		SafePoint: first.GC.SafePoint, SafePointKnown: first.GC.Known, SafePointWhy: first.GC.Reason, ServiceSafePoints: first.GC.Services,
 		MinResolvedTS: first.MinResolvedTS, DR: first.DR.Last, DRMode: first.DR.Mode,
 		Stores: []PDStore{}, Regions: []raftstate.Region{}, HighestEpoch: map[uint64]raftstate.Epoch{}}
+	// Of the newest member alone: its history is of one log, in which revisions are an order.
+	e.ConsistentTS, e.ConsistentWhy = first.ConsistentTS()
 	for _, s := range first.Stores {
 		e.Stores = append(e.Stores, PDStore{s.ID, s.State, s.Labels, s.Address})
 	}

@@ -28,14 +28,14 @@ func TestRecovery(t *testing.T) {
 		next      bool
 	}{
 		{"sync, all of PD is here", pd.DRSync, pd.Certain, true, false, true, PDWhole, []string{"a surviving site is complete"}, false},
-		{"sync, on a member that was cut off", pd.DRSync, pd.Certain, false, false, true, PDUnknown, []string{"as long as this was the state", "at least as of state id 60", "1 of 3 voting members"}, false},
-		{"sync, in the file only", pd.DRSync, pd.Copied, true, false, true, PDUnknown, []string{"DR_STATE", "without fsync"}, false},
-		{"sync, not committed for sure", pd.DRSync, pd.Possible, true, false, true, PDUnknown, []string{"not known to be committed"}, false},
-		{"sync, and etcd is damaged", pd.DRSync, pd.Certain, true, true, true, PDUnknown, []string{"damaged"}, false},
-		{"about to switch", pd.DRAsyncWait, pd.Certain, true, false, true, PDConsistentAt, []string{"by design", "consistent at min-resolved-ts = 470610604671107073"}, true},
+		{"sync, on a member that was cut off", pd.DRSync, pd.Certain, false, false, true, PDUnknown, []string{"as long as this was the state", "at least as of state id 60", "1 of 3 voting members", "whatever came later"}, true},
+		{"sync, in the file only", pd.DRSync, pd.Copied, true, false, true, PDUnknown, []string{"DR_STATE", "without fsync", "whatever came later"}, true},
+		{"sync, not committed for sure", pd.DRSync, pd.Possible, true, false, true, PDUnknown, []string{"not known to be committed", "whatever came later"}, true},
+		{"sync, and etcd is damaged", pd.DRSync, pd.Certain, true, true, true, PDUnknown, []string{"damaged", "whatever came later"}, true},
+		{"about to switch", pd.DRAsyncWait, pd.Certain, true, false, true, PDConsistentAt, []string{"by design", "consistent only at min-resolved-ts = 470610604671107073"}, true},
 		{"async", pd.DRAsync, pd.Certain, true, false, true, PDConsistentAt, []string{"may be on one site only", "2026-11-21T04:56:26.813Z", "1.001s before"}, true},
 		{"catching up", pd.DRSyncRecover, pd.Certain, true, false, true, PDConsistentAt, []string{"never written to disk"}, true},
-		{"async, and nothing was persisted", pd.DRAsync, pd.Certain, true, false, false, PDUnknown, []string{"no timestamp is known to be whole"}, false},
+		{"async, and nothing was persisted", pd.DRAsync, pd.Certain, true, false, false, PDUnknown, []string{"no timestamp is proven to be whole on a surviving site alone: why"}, false},
 	} {
 		k := &pd.Knowledge{Dir: "pd"}
 		if c.damage {
@@ -44,8 +44,9 @@ func TestRecovery(t *testing.T) {
 		e := &PDEvidence{Dirs: []string{"pd"}, DRMode: "dr-auto-sync", Majority: c.majority, Given: 1, Voters: 3, TSOFloor: one.TS + 1001<<18,
 			DR: &pd.DRRecord{DRStatus: pd.DRStatus{State: c.state, StateID: 60}, Source: pd.Source{Certainty: c.certainty}}}
 		if c.resolved {
-			e.MinResolvedTS = &one
+			e.ConsistentTS = &one
 		}
+		e.ConsistentWhy = "why"
 		r := e.recovery(&PD{Members: []*pd.Knowledge{k}, Comparison: pd.Comparison{Newest: "pd"}})
 		words := strings.Join(r.Words, "\n")
 		if r.Verdict != c.verdict || (r.Next != "") != c.next || c.next && !strings.Contains(r.Next, "--to-ts min-resolved-ts --pd pd ") {

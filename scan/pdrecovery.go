@@ -29,6 +29,11 @@ func (e *PDEvidence) recovery(p *PD) PDRecovery {
 		r = say(PDWhole, "sync: every commit was on both sites; a surviving site is complete")
 		if reserve != "" {
 			r = say(PDUnknown, "sync: every commit was on both sites, so that a surviving site was complete as long as this was the state", reserve)
+			if t := e.ConsistentTS; t != nil {
+				// Written to this log before any switch that it does not have.
+				r.Words = append(r.Words, fmt.Sprintf("whatever came later, the data is known to be consistent at min-resolved-ts = %s (%s)%s", t.TS, t.Time, e.age(t.TS)))
+				r.Next = e.preview()
+			}
 		}
 		return r
 	case e.DR.State == pd.DRAsyncWait:
@@ -41,17 +46,22 @@ func (e *PDEvidence) recovery(p *PD) PDRecovery {
 	if reserve != "" {
 		r.Words = append(r.Words, reserve)
 	}
-	if e.MinResolvedTS == nil {
+	t := e.ConsistentTS
+	if t == nil {
 		r.Verdict = PDUnknown
-		r.Words = append(r.Words, "PD has persisted no min-resolved-ts (pd-server.min-resolved-ts-persistence-interval is off): no timestamp is known to be whole on a surviving site")
+		r.Words = append(r.Words, "no timestamp is proven to be whole on a surviving site alone: "+e.ConsistentWhy)
 		return r
 	}
-	t := e.MinResolvedTS
 	r.Words = append(r.Words,
-		fmt.Sprintf("on a surviving site alone the data is known to be consistent at min-resolved-ts = %s (%s) only%s", t.TS, t.Time, e.age(t.TS)),
-		"stores that PD took for unavailable, or that led no region, did not hold min-resolved-ts back")
-	r.Next = fmt.Sprintf("tikv-repair reset --to-ts min-resolved-ts %s--dry-run DIR   (DIR: the data directory of a surviving TiKV store)", pdFlags(e.Dirs))
+		fmt.Sprintf("on a surviving site alone the data is known to be consistent only at min-resolved-ts = %s (%s)%s", t.TS, t.Time, e.age(t.TS)),
+		"this is "+e.ConsistentWhy)
+	r.Next = e.preview()
 	return r
+}
+
+// preview is the command to type next.
+func (e *PDEvidence) preview() string {
+	return fmt.Sprintf("tikv-repair reset --to-ts min-resolved-ts %s--dry-run DIR   (DIR: the data directory of a surviving TiKV store)", pdFlags(e.Dirs))
 }
 
 // reserve is what keeps the state from being the last one for sure; empty: nothing does.

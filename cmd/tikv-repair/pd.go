@@ -41,7 +41,7 @@ func (a *app) readPD(dirs []string) (*scan.PDEvidence, error) {
 const minResolvedTS = "min-resolved-ts"
 
 // parseTWithPD reads a timestamp flag that may also name what PD knows. Nothing is invented: without PD the name means nothing.
-func parseTWithPD(flag, text string, e *scan.PDEvidence) (mvcc.TS, error) {
+func (a *app) parseTWithPD(flag, text string, e *scan.PDEvidence) (mvcc.TS, error) {
 	if text != minResolvedTS {
 		return parseT(flag, text)
 	}
@@ -49,9 +49,10 @@ func parseTWithPD(flag, text string, e *scan.PDEvidence) (mvcc.TS, error) {
 		return 0, &base.Error{Class: base.ErrUsage, Op: "usage", Offset: -1, Reason: fmt.Sprintf("--%s %s is known to PD only, and no PD directory was given", flag, text),
 			Next: "give the data directory of the stopped PD with --pd, or a timestamp"}
 	}
-	if e.MinResolvedTS == nil || e.MinResolvedTS.TS == 0 {
-		return 0, &base.Error{Class: base.ErrUsage, Op: "usage", Path: e.Dirs[0], Offset: -1, Reason: "PD has persisted no min-resolved-ts: no T is known to be consistent over all stores",
-			Next: fmt.Sprintf("give a timestamp with --%s", flag)}
+	if e.ConsistentTS == nil {
+		return 0, &base.Error{Class: base.ErrUsage, Op: "usage", Path: e.Dirs[0], Offset: -1, Reason: "no T is known to be consistent: " + e.ConsistentWhy,
+			Next: fmt.Sprintf("give a timestamp with --%s; nothing proves it to be whole", flag)}
 	}
-	return e.MinResolvedTS.TS, nil
+	a.say("min-resolved-ts is %s = %s: %s", e.ConsistentTS.TS, e.ConsistentTS.Time, e.ConsistentWhy)
+	return e.ConsistentTS.TS, nil
 }

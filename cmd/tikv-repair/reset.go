@@ -69,7 +69,7 @@ func (a *app) reset(cmd *cobra.Command, dir string, o *resetOptions) error {
 	if err != nil {
 		return err
 	}
-	t, err := parseTWithPD("to-ts", o.toTS, evidence)
+	t, err := a.parseTWithPD("to-ts", o.toTS, evidence)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package pd
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,37 +13,94 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/pd/etcd/bolt"
 )
 
-// drHistory finds the replication states that the backend still holds: compaction, hourly in PD, drops all but the newest.
+// drHistory finds the replication states, and the values of min-resolved-ts around them, that the backend still holds: compaction, hourly
+// in PD, drops what was replaced more than an hour ago.
 func (k *Knowledge) drHistory(fs base.FS) error {
 	if k.DR.Last == nil {
 		return nil
 	}
-	key := fmt.Appendf(nil, "/pd/%d/replication_mode/dr-auto-sync", k.ClusterID.Value)
+	states := fmt.Appendf(nil, "/pd/%d/replication_mode/dr-auto-sync", k.ClusterID.Value)
+	resolved := fmt.Appendf(nil, "/pd/%d/raft/min_resolved_ts", k.ClusterID.Value)
 	f, err := bolt.Open(fs, k.Etcd.Backend)
 	if err != nil {
 		return err
 	}
 	err = f.Each(func(bucket string, _, value []byte, _ int64) error {
-		if bucket != "key" || !bytes.Contains(value, key) {
+		if bucket != "key" || !bytes.Contains(value, states) && !bytes.Contains(value, resolved) {
 			return nil
 		}
 		v, ok := parseRevision(value)
-		if !ok || !bytes.Equal(v.key, key) {
-			return nil
+		if !ok || len(v.value) == 0 {
+			return nil // a deletion
 		}
-		s, err := ParseDRStatus(v.value)
-		if err != nil {
-			k.Bad = append(k.Bad, fmt.Sprintf("%s (revision %d): %v", key, v.mod, err))
-			return nil
+		from := Source{Dir: k.Dir, Key: string(v.key), Revision: v.mod, Certainty: Superseded}
+		switch {
+		case bytes.Equal(v.key, resolved):
+			if ts, err := textTS(v.value, 16); err == nil {
+				k.resolved = append(k.resolved, stamp(ts, from))
+			}
+		case bytes.Equal(v.key, states):
+			s, err := ParseDRStatus(v.value)
+			if err != nil {
+				k.Bad = append(k.Bad, fmt.Sprintf("%s (revision %d): %v", v.key, v.mod, err))
+				return nil
+			}
+			if slices.ContainsFunc(k.DR.Records, func(x DRRecord) bool { return x.Source.Revision == v.mod }) {
+				from.Certainty = Certain
+			}
+			k.DR.History = append(k.DR.History, DRRecord{s, from})
 		}
-		r := DRRecord{s, Source{Dir: k.Dir, Key: string(key), Revision: v.mod, Certainty: Superseded}}
-		if slices.ContainsFunc(k.DR.Records, func(x DRRecord) bool { return x.Source.Revision == v.mod }) {
-			r.Source.Certainty = Certain
-		}
-		k.DR.History = append(k.DR.History, r)
 		return nil
 	})
 	return errors.Join(err, f.Close())
+}
+
+// ConsistentTS is the latest timestamp at which the data of one site alone is proven to be consistent; nil with the reason when nothing
+// proves one.
+//
+// While every commit needs both sites (sync, async_wait), it is the min-resolved-ts. Without DR Auto-Sync it is as well, for a majority of the
+// voters of each region: no replica alone is known to have everything. After the switch to async that
+// goes on growing without the other site: PD leaves out stores that lead no region (tikv/pd server/cluster/cluster.go
+// CheckAndUpdateMinResolvedTS, pkg/core/store.go IsAvailableForMinResolvedTS), and those of a DR site lead none. What counts then is the
+// last value that PD wrote before it wrote the switch: etcd's revisions give the order.
+func (k *Knowledge) ConsistentTS() (*Timestamp, string) {
+	if k.MinResolvedTS == nil || k.MinResolvedTS.TS == 0 {
+		return nil, "PD has persisted no min-resolved-ts (pd-server.min-resolved-ts-persistence-interval is off)"
+	}
+	if k.DR.Last == nil || k.DR.Mode != "dr-auto-sync" {
+		return k.MinResolvedTS, "the min-resolved-ts of the cluster, which holds for the replicas that led; one that lagged behind, such as a learner, may hold less"
+	}
+	if s := k.DR.Last.State; s == DRSync || s == DRAsyncWait {
+		return k.MinResolvedTS, "the min-resolved-ts, while commits needed both sites"
+	}
+	states := slices.Clone(k.DR.History)
+	for _, r := range k.DR.Records {
+		if r.Source.Certainty == Possible {
+			states = append(states, r)
+		}
+	}
+	slices.SortStableFunc(states, func(a, b DRRecord) int { return cmp.Compare(a.Source.Revision, b.Source.Revision) })
+	at := -1 // the last time that all was in sync
+	for i, s := range states {
+		if s.State == DRSync {
+			at = i
+		}
+	}
+	if at < 0 {
+		return nil, "etcd has no record of the last sync any more (it keeps about an hour): which min-resolved-ts is older than the switch to async is not known"
+	}
+	for _, s := range states[at:] {
+		if s.State == DRSync || s.State == DRAsyncWait {
+			continue
+		}
+		for i := len(k.resolved) - 1; i >= 0; i-- {
+			if r := k.resolved[i]; r.Source.Revision < s.Source.Revision {
+				return &r, fmt.Sprintf("the last min-resolved-ts that PD wrote (revision %d) before the switch to %s (revision %d)", r.Source.Revision, s.State, s.Source.Revision)
+			}
+		}
+		return nil, fmt.Sprintf("PD wrote every min-resolved-ts that is left after the switch to %s (revision %d): stores that lead no region, as those of a DR site, did not hold it back", s.State, s.Source.Revision)
+	}
+	return nil, "the switch away from sync is in a file only, not in etcd: its place in time is not known"
 }
 
 // revision is what is needed of one record of bucket "key".

@@ -14,6 +14,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/metapb"
 
 	"github.com/tikv-repair/tikv-repair/engine/pd/etcd"
+	"github.com/tikv-repair/tikv-repair/mvcc"
 )
 
 // cid is the cluster id of section 14, root its tree.
@@ -326,4 +327,57 @@ func FuzzRevision(f *testing.F) {
 			panic("parts are longer than the record")
 		}
 	})
+}
+
+// Which min-resolved-ts is proven for one site alone: revisions of the replication states and of the values, in the order of etcd.
+func TestConsistentTS(t *testing.T) {
+	for _, c := range []struct {
+		what     string
+		mode     string
+		history  []string // state@revision
+		resolved []int64  // revisions; the value is ten times that
+		want     uint64   // 0: none
+		why      string
+	}{
+		{"no DR Auto-Sync", "majority", nil, []int64{5}, 50, "of the cluster"},
+		{"never persisted", "dr-auto-sync", []string{"sync@2"}, nil, 0, "no min-resolved-ts"},
+		{"in sync", "dr-auto-sync", []string{"sync@2"}, []int64{5}, 50, "needed both sites"},
+		{"about to switch", "dr-auto-sync", []string{"sync@2", "async_wait@7"}, []int64{5, 8}, 80, "needed both sites"},
+		{"async, nothing written since", "dr-auto-sync", []string{"sync@2", "async_wait@7", "async@9"}, []int64{5, 8}, 80, "revision 8) before the switch to async (revision 9)"},
+		{"async, and it went on growing", "dr-auto-sync", []string{"sync@2", "async_wait@7", "async@9"}, []int64{5, 8, 10, 12}, 80, "before the switch"},
+		{"the stores in step changed later", "dr-auto-sync", []string{"sync@2", "async@9", "async@11"}, []int64{5, 10, 12}, 50, "before the switch to async (revision 9)"},
+		{"catching up", "dr-auto-sync", []string{"sync@2", "async@9", "sync_recover@11"}, []int64{5, 10, 12}, 50, "before the switch to async"},
+		{"it has been in sync in between", "dr-auto-sync", []string{"sync@2", "async@4", "sync_recover@6", "sync@8", "async@11"}, []int64{5, 10, 12}, 100, "revision 11"},
+		{"the older values are compacted", "dr-auto-sync", []string{"sync@2", "async@9"}, []int64{12}, 0, "left after the switch to async"},
+		{"the older states are compacted", "dr-auto-sync", []string{"async@9"}, []int64{5, 12}, 0, "no record of the last sync"},
+	} {
+		k := &Knowledge{}
+		k.DR.Mode = c.mode
+		for _, h := range c.history {
+			state, at, _ := strings.Cut(h, "@")
+			var n int64
+			if _, err := fmt.Sscan(at, &n); err != nil {
+				t.Fatal(err)
+			}
+			r := DRRecord{DRStatus{State: state, StateID: uint64(n)}, Source{Revision: n, Certainty: Superseded}}
+			k.DR.History = append(k.DR.History, r)
+			k.DR.Last = &r
+		}
+		for _, n := range c.resolved {
+			x := stamp(mvcc.TS(n*10), Source{Revision: n})
+			k.resolved = append(k.resolved, x)
+			k.MinResolvedTS = &x
+		}
+		got, why := k.ConsistentTS()
+		if (got == nil) != (c.want == 0) || got != nil && uint64(got.TS) != c.want || !strings.Contains(why, c.why) {
+			t.Errorf("%s: %+v, %s; want %d", c.what, got, why, c.want)
+		}
+	}
+	// The file knows of a switch that etcd here does not.
+	k := &Knowledge{MinResolvedTS: &Timestamp{TS: 5}}
+	k.DR.Mode, k.DR.History = "dr-auto-sync", []DRRecord{{DRStatus{State: DRSync, StateID: 2}, Source{Revision: 2}}}
+	k.DR.add(DRRecord{DRStatus{State: DRAsync, StateID: 9}, Source{File: "DR_STATE", Certainty: Copied}})
+	if got, why := k.ConsistentTS(); got != nil || !strings.Contains(why, "in a file only") {
+		t.Errorf("%v, %s", got, why)
+	}
 }

@@ -233,6 +233,10 @@ func sameReplication(t *testing.T, name string, k *pd.Knowledge) {
 	if d := gocmp.Diff(want, history); d != "" {
 		t.Error(d)
 	}
+	// West was lost at revision 61, PD went to async at 67; what it knew before counts.
+	if ts, why := k.ConsistentTS(); ts == nil || ts.TS != k.MinResolvedTS.TS || ts.Source.Revision != 64 || !strings.Contains(why, "(revision 64) before the switch to async (revision 67)") {
+		t.Errorf("consistent at %+v: %s", ts, why)
+	}
 	// The file next to it is the same as the key.
 	if n := len(k.DR.Records); n != 2 || k.DR.Records[1].Source.Certainty != pd.Copied || gocmp.Diff(k.DR.Records[0].DRStatus, k.DR.Records[1].DRStatus) != "" {
 		t.Errorf("records %+v", k.DR.Records)

@@ -89,6 +89,8 @@ type Knowledge struct {
 	Warnings []string `json:"warnings"`
 
 	state *etcd.State
+	// resolved are the values of min-resolved-ts that the backend still holds, by revision; with DR Auto-Sync only.
+	resolved []Timestamp
 }
 
 // Etcd is the state of the embedded etcd.
