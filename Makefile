@@ -26,6 +26,10 @@ ORACLE_JARS := $(ROCKSDBJNI:%=$(ORACLE_DIR)/rocksdbjni-%.jar)
 RAFTENGINE := tests/oracle/raftengine
 RAFTENGINE_JUDGE := $(RAFTENGINE)/target/release/raftengine-judge
 
+# etcd as PD embeds it, in a small program of a module of its own.
+ETCD := tests/oracle/etcd/judge
+ETCD_JUDGE := $(ORACLE_DIR)/etcd-judge
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,7 +92,7 @@ bench: ## benchmarks (BENCH=regexp)
 
 # Only packages that ask a judge: the others do not change with the tag.
 .PHONY: oracle
-oracle: oracle-deps ## compare with real RocksDB and raft-engine; a missing judge fails (librocksdb-dev, rocksdb-tools, Java, Rust)
+oracle: oracle-deps ## compare with real RocksDB, raft-engine and etcd; a missing judge fails (librocksdb-dev, rocksdb-tools, Java, Rust)
 	@pkgs=$$(go list -tags rocksdb -f '{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
 		| awk '/tests\/oracle\/|linxGnu\/grocksdb/ { print $$1 }' | grep -vE '/tests/(crash|badinput)'); \
 	echo CGO_ENABLED=1 TIKV_REPAIR_ORACLE=1 go test -count=1 -tags rocksdb $$pkgs; \
@@ -96,11 +100,15 @@ oracle: oracle-deps ## compare with real RocksDB and raft-engine; a missing judg
 	TIKV_REPAIR_ORACLE=1 go test -count=1 -run RocksDB ./tests/badinput
 
 .PHONY: oracle-deps
-oracle-deps: $(ORACLE_JARS) $(RAFTENGINE_JUDGE) ## fetch real RocksDB (rocksdbjni, Maven Central), build real raft-engine (crates.io)
+oracle-deps: $(ORACLE_JARS) $(RAFTENGINE_JUDGE) $(ETCD_JUDGE) ## fetch real RocksDB (rocksdbjni, Maven Central), build real raft-engine (crates.io) and etcd
 
 $(RAFTENGINE_JUDGE): $(RAFTENGINE)/Cargo.toml $(RAFTENGINE)/Cargo.lock $(wildcard $(RAFTENGINE)/src/*.rs)
 	cargo build --release --locked --manifest-path $(RAFTENGINE)/Cargo.toml
 	@touch $@
+
+$(ETCD_JUDGE): $(ETCD)/go.mod $(ETCD)/go.sum $(wildcard $(ETCD)/*.go)
+	@mkdir -p $(ORACLE_DIR)
+	cd $(ETCD) && go build -trimpath -buildvcs=false -o $(CURDIR)/$@ .
 
 # Into a directory of its own first: a half-fetched jar must not look like a whole one.
 $(ORACLE_DIR)/rocksdbjni-%.jar:

@@ -90,15 +90,14 @@ func (m *machine) revoke(id int64) {
 	if _, exists := m.leases[id]; !exists {
 		return
 	}
-	keys := m.byLease[id]
 	m.transaction(func(int64) bool {
-		for k := range keys {
-			m.remove([]byte(k), nil)
+		changed := false
+		for k := range m.byLease[id] { // gets empty by that
+			changed = m.remove([]byte(k), nil) > 0 || changed
 		}
-		return len(keys) > 0
+		return changed
 	})
 	delete(m.leases, id)
-	delete(m.byLease, id)
 }
 
 // allowed are the conditions under which etcd refuses a put.

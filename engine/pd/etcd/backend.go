@@ -41,8 +41,10 @@ type backend struct {
 	term       uint64 // of that entry; 0 when etcd is older than 3.5
 	version    string // cluster version
 	authOn     bool
-	bucket     map[string][]byte // bucket members: what newer versions of etcd will trust
-	notes      []error
+	// compactedAll is the revision of the last compaction that was finished; below compacted: one was cut short.
+	compactedAll int64
+	bucket       map[string][]byte // bucket members: what newer versions of etcd will trust
+	notes        []error
 }
 
 // readBackend scans the whole file. Errors: ErrCorrupt, ErrUnsupported, ErrIO.
@@ -57,11 +59,29 @@ func readBackend(fs base.FS, path string) (*backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !r.hasIndex {
+	// A database that was made and never committed to has nothing in it.
+	if !r.hasIndex && r.live != nil {
 		return nil, base.Corruptf(path, 0, "bucket meta has no consistent_index: which entries are in the file is not known")
 	}
 	b.fill(r.live)
 	return b, nil
+}
+
+// ReadBackend reads one backend file alone, without the log: a member's snap/db, or a file that "etcdctl snapshot save" wrote. View.Index
+// is its consistent index; View.Members is the file's own list, which etcd 3.4 and 3.5 do not use. It takes no lock. notes are damages
+// that did not keep it from being read. Errors: ErrCorrupt, ErrUnsupported, ErrIO.
+func ReadBackend(fs base.FS, path string) (v *View, notes []error, err error) {
+	b, err := readBackend(fs, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	members, err := fromBucket(b.bucket)
+	if err != nil {
+		return nil, nil, base.Corruptf(path, 0, "bucket members: %v", err)
+	}
+	v = b.view(b.consistent)
+	v.Members = members.list()
+	return v, b.notes, nil
 }
 
 // backendReader takes the records one by one.
@@ -156,6 +176,9 @@ func (r *backendReader) metaRecord(key string, value []byte, at int64) error {
 		// A compaction that was cut short goes on at the next start: its revision is compacted either way.
 		r.compacted = max(r.compacted, rev.main)
 		r.revision = max(r.revision, rev.main)
+		if key == "finishedCompactRev" {
+			r.compactedAll = rev.main
+		}
 	}
 	return nil
 }

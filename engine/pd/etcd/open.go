@@ -59,6 +59,9 @@ func (o *opener) open() error {
 	if o.keys.authOn {
 		o.Notes = append(o.Notes, "authentication is on: that every user was allowed to make the changes in the log is taken for granted")
 	}
+	if k := o.keys; k.compactedAll < k.compacted {
+		o.Notes = append(o.Notes, fmt.Sprintf("a compaction to revision %d was cut short: harmless, the next start finishes it", k.compacted))
+	}
 	o.roll(o.Commit)
 	o.Certain = o.view()
 	o.Possible = o.Certain

@@ -34,21 +34,20 @@ func (s *State) CheckReplay(fs base.FS) (*Replay, error) {
 		}
 	}
 	m := newMachine()
-	for i, e := range log.Entries {
-		if e.Index > b.consistent {
+	next := uint64(1)
+	for _, e := range log.Entries {
+		if e.Index != next || next > b.consistent {
 			break
-		}
-		if e.Index != uint64(i)+1 {
-			return &Replay{Why: fmt.Sprintf("entry %d is missing in the log", i+1)}, nil
 		}
 		if e.Type == entryNormal {
 			if err := m.apply(e.Data); err != nil {
 				return &Replay{Why: fmt.Sprintf("entry %d: %v", e.Index, err)}, nil
 			}
 		}
+		next++
 	}
-	if last := log.Entries[len(log.Entries)-1].Index; last < b.consistent {
-		return &Replay{Why: fmt.Sprintf("the log ends at entry %d, the database is at %d", last, b.consistent)}, nil
+	if next <= b.consistent {
+		return &Replay{Why: fmt.Sprintf("entry %d is not in the log, the database is at %d", next, b.consistent)}, nil
 	}
 	return &Replay{Index: b.consistent, Differences: differences(m.view(b.consistent), b.view(b.consistent))}, nil
 }
