@@ -93,11 +93,20 @@ type EncryptionConfig struct {
 	MasterKeyPath string // master-key.path
 }
 
-// LoadConfig reads last_tikv.toml of dir. The result is nil, with a warning, when it does not parse, and nil without one
-// when it is not there: both are survivable, the file holds hints.
+// LoadConfig reads last_tikv.toml of dir, or the one that a repair has set aside. The result is nil, with a warning, when it does
+// not parse, and nil without one when it is not there: both are survivable, the file holds hints.
 func LoadConfig(fs base.FS, dir string) (*Config, []string, error) {
+	var warnings []string
 	name := fs.PathJoin(dir, LastConfig)
-	if ok, err := base.Exists(fs, name); err != nil || !ok {
+	ok, err := base.Exists(fs, name)
+	if err == nil && !ok {
+		if name, err = setAside(fs, dir); err == nil && name != "" {
+			if ok, err = base.Exists(fs, name); ok {
+				warnings = append(warnings, fmt.Sprintf("%s has been set aside; the paths are those of %s", LastConfig, name))
+			}
+		}
+	}
+	if err != nil || !ok {
 		return nil, nil, err
 	}
 	b, err := base.ReadFile(fs, name)
@@ -106,9 +115,9 @@ func LoadConfig(fs base.FS, dir string) (*Config, []string, error) {
 	}
 	c, err := ParseConfig(name, b)
 	if err != nil {
-		return nil, []string{fmt.Sprintf("%s does not parse and is ignored: %v", name, err)}, nil
+		return nil, append(warnings, fmt.Sprintf("%s does not parse and is ignored: %v", name, err)), nil
 	}
-	return c, c.Warnings, nil
+	return c, append(warnings, c.Warnings...), nil
 }
 
 // ParseConfig decodes last_tikv.toml (tikv/tikv master src/config/mod.rs TikvConfig). Settings of an unexpected type
