@@ -165,8 +165,17 @@ func (c *reach) choose() (logView, TailApplied, error) {
 	s, d, id := c.s, c.rp.derived, c.rp.region.ID
 	best := logView{}
 	t := TailApplied{Region: id, From: d.Applied, To: d.Applied, Limit: d.Applied}
+	what := ""
 	if st := c.rp.region.State.State; st != raftstate.Normal && st != raftstate.Merging {
-		c.problems = append(c.problems, &plan.TailStops{Store: s.Ident.StoreID, Region: id, Index: d.Applied + 1, Limit: max(c.g.To, d.Last), Reason: "the replica is " + st.String()})
+		what = st.String()
+	}
+	if p, ok := c.rp.region.State.Region.PeerOn(s.Ident.StoreID); ok && p.IsWitness {
+		what = "a witness, which holds no data"
+	}
+	if what != "" {
+		if limit := max(c.g.To, d.Last); limit > d.Applied {
+			c.problems = append(c.problems, &plan.TailStops{Store: s.Ident.StoreID, Region: id, Index: d.Applied + 1, Limit: limit, Reason: "the replica is " + what})
+		}
 		return best, t, nil
 	}
 	var err error

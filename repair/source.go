@@ -39,30 +39,37 @@ type EntrySource interface {
 }
 
 // storeSource is the log of another store, which the caller keeps open.
-type storeSource struct{ s *scan.Store }
+type storeSource struct {
+	s       *scan.Store
+	regions map[uint64]scan.Region
+}
 
 // StoreSource takes entries from another store of the same cluster, opened by the caller.
-func StoreSource(s *scan.Store) EntrySource { return storeSource{s} }
+func StoreSource(s *scan.Store) EntrySource {
+	o := storeSource{s, make(map[uint64]scan.Region, len(s.Regions))}
+	for _, r := range s.Regions {
+		o.regions[r.ID] = r
+	}
+	return o
+}
 
 func (o storeSource) Name() string { return o.s.Layout.Dir }
 
 func (o storeSource) Log(region uint64) (SourceLog, string, error) {
-	for _, r := range o.s.Regions {
-		if r.ID != region {
-			continue
-		}
-		if st := r.State.State; !r.Live() || st != raftstate.Normal && st != raftstate.Merging {
-			return SourceLog{}, "its replica there is " + st.String(), nil
-		}
-		raft, err := raftStateOf(o.s, region)
-		if err != nil || raft == nil {
-			return SourceLog{}, "its replica there has no raft state", err
-		}
-		d := raftstate.Derive(raft, r.Apply)
-		points, err := committedPoints(o.s.Raft, region, raft, r.Apply)
-		return SourceLog{Before: EntryID(d.Truncated), Last: max(d.Last, d.Truncated.Index), Committed: points}, "", err
+	r, ok := o.regions[region]
+	if !ok {
+		return SourceLog{}, "there is no replica of it there", nil
 	}
-	return SourceLog{}, "there is no replica of it there", nil
+	if st := r.State.State; !r.Live() || st != raftstate.Normal && st != raftstate.Merging {
+		return SourceLog{}, "its replica there is " + st.String(), nil
+	}
+	raft, err := raftStateOf(o.s, region)
+	if err != nil || raft == nil {
+		return SourceLog{}, "its replica there has no raft state", err
+	}
+	d := raftstate.Derive(raft, r.Apply)
+	points, err := committedPoints(o.s.Raft, region, raft, r.Apply)
+	return SourceLog{Before: EntryID(d.Truncated), Last: max(d.Last, d.Truncated.Index), Committed: points}, "", err
 }
 
 func (o storeSource) Entries(region, from, to uint64, fn func(raftstate.Entry) error) error {

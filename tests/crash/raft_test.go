@@ -13,6 +13,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/edit"
 	"github.com/tikv-repair/tikv-repair/engine/raftlog"
+	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/raftstate"
 	"github.com/tikv-repair/tikv-repair/repair"
 	"github.com/tikv-repair/tikv-repair/scan"
@@ -127,6 +128,19 @@ func cutting(before *vfs.MemFS) option {
 	return byHand(before, repair.CutTail, repair.HandArgs{}, "raft-tail", "multi-store")
 }
 
+// dropping makes a rewind that drops the tails the command under test: it writes tables and both switches.
+func dropping(t *testing.T, name string) option {
+	before := withTails(t, storeOf(t, name, "/data"))
+	return func(w *world) {
+		w.before = before
+		w.edit = func(fs base.FS, at time.Time) (*repair.Result, error) {
+			safe := mvcc.TS(1)
+			return repair.Reset(context.Background(), fs, dataDir, scan.Options{}, repair.ResetOptions{Tail: repair.TailDrop,
+				RewindOptions: repair.RewindOptions{T: mvcc.TS(fixtures.Facts(t, name).T2), SafePoint: &safe, Now: at, Threads: 1}})
+		}
+	}
+}
+
 // halfPublished gives the store in which the raft store is already new and the key-value database still old, as an interrupted edit leaves it.
 func (w *world) halfPublished(v verb, last string) *vfs.MemFS {
 	w.t.Helper()
@@ -162,7 +176,7 @@ func failsToStart(t *testing.T, fs vfs.FS) (stops, starts int) {
 	return stops, starts
 }
 
-func (w *world) everyWrite(tail bool) {
+func (w *world) everyWrite(name string, tail bool) {
 	t := w.t
 	defer w.report(time.Now())
 	for what, fs := range map[string]*vfs.MemFS{"before": w.before, "after": w.after} {
@@ -170,7 +184,7 @@ func (w *world) everyWrite(tail bool) {
 			t.Errorf("%s: %d regions do not start, %d do", what, stops, starts)
 		}
 	}
-	cut, undo := w.resetVerb("cut-tail", w.before), w.undoVerb("undo", w.after)
+	cut, undo := w.resetVerb(name, w.before), w.undoVerb("undo", w.after)
 	// Between the two stores no server starts: the tail cannot be applied to an apply state that no longer fits it.
 	half := w.halfPublished(cut, "rename "+dataDir+"/db/CURRENT")
 	if stops, starts := failsToStart(t, half); stops == 0 {
@@ -190,13 +204,20 @@ func (w *world) everyWrite(tail bool) {
 // cut-tail on a raft-engine: at every changing operation the raft store is ahead of the key-value database, never behind.
 func TestCrashCutTailRaftEngine(t *testing.T) {
 	w := newWorld(t, cutting(withZeros(t, withTails(t, withZeros(t, storeOf(t, "multi5-lost3", "/store0"))))))
-	w.everyWrite(true)
+	w.everyWrite("cut-tail", true)
 }
 
 // The same on a raft RocksDB, where two CURRENT files are switched.
 func TestCrashCutTailRaftRocksDB(t *testing.T) {
 	w := newWorld(t, cutting(storeOf(t, "multi4-dr-learner", "/store0")))
-	w.everyWrite(false)
+	w.everyWrite("cut-tail", false)
+}
+
+// A rewind that drops tails, in both kinds of raft store.
+func TestCrashResetDropsTails(t *testing.T) {
+	for _, name := range []string{"single-default", "single-raftdb"} {
+		t.Run(name, func(t *testing.T) { newWorld(t, dropping(t, name)).everyWrite("reset", false) })
+	}
 }
 
 // The other edits by hand, on both raft stores: one region each. Those that change the key-value database alone have one switch.
