@@ -70,6 +70,12 @@ type Journal struct {
 	// Proof is a digest of what the staged files were found to hold when they were read back, in the form of whoever made the edit. It
 	// is there for a rerun, which has not made the edit and no longer has the store of before to compare with.
 	Proof string `json:"proof,omitempty"`
+	// Renames are directories that move into the backup when the edit is published.
+	Renames []Rename `json:"renames,omitempty"`
+	// Witness are files that tell whether an engine has been started since.
+	Witness []Witness `json:"witness,omitempty"`
+	// Unfenced tells that the edit has no fence: the directory is PD's.
+	Unfenced bool `json:"unfenced,omitempty"`
 	// ForeignPanicMark tells that a panic_mark_file which is not ours was there and lies in the backup.
 	ForeignPanicMark bool `json:"foreign_panic_mark,omitempty"`
 }

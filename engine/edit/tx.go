@@ -191,6 +191,10 @@ func (t *Tx) MoveAway(path string) error {
 // applyMoves drops the first name of the files that are moved away. It is idempotent.
 func (t *Tx) applyMoves() error {
 	for _, m := range t.J.Moved {
+		// What a stopped start has written there since is not what is saved.
+		if _, err := t.setFileAgainAside(m); err != nil {
+			return err
+		}
 		p := abs(t.fs, t.dir, m)
 		if err := removeIfThere(t.fs, p); err != nil {
 			return err
@@ -344,6 +348,9 @@ func (t *Tx) Publish() error {
 	if err := t.applyMoves(); err != nil {
 		return err
 	}
+	if err := t.applyRenames(); err != nil {
+		return err
+	}
 	t.J.State = Published
 	return t.save()
 }
@@ -364,6 +371,9 @@ func (t *Tx) Check() error {
 		return err
 	}
 	if err := t.checkLogs(); err != nil {
+		return err
+	}
+	if err := t.checkWitness(); err != nil {
 		return err
 	}
 	for _, s := range t.J.Switches {
@@ -391,6 +401,15 @@ func (t *Tx) Finish(result any) error {
 		return err
 	}
 	return t.RemoveFence()
+}
+
+// FinishKeepingMark is Finish for an edit that has nothing to do with TiKV's own panic_mark_file: that comes back in place of the
+// fence.
+func (t *Tx) FinishKeepingMark(result any) error {
+	if err := t.FinishFenced(result); err != nil {
+		return err
+	}
+	return t.RemoveOwnFenceIfAny()
 }
 
 // FinishFenced records the result and leaves the fence up: the repair of this store is done, that of others is not.

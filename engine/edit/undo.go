@@ -30,8 +30,13 @@ func (t *Tx) Undo(prove func() error) error {
 	if err := t.Check(); err != nil {
 		return err
 	}
-	if err := t.fence(); err != nil {
+	if err := t.checkRenames(); err != nil {
 		return err
+	}
+	if !t.J.Unfenced {
+		if err := t.fence(); err != nil {
+			return err
+		}
 	}
 	t.J.State = Undoing
 	if err := t.save(); err != nil {
@@ -55,6 +60,9 @@ func (t *Tx) Undo(prove func() error) error {
 		}
 	}
 	if err := t.syncSavedDirs(); err != nil {
+		return err
+	}
+	if err := t.renameBack(); err != nil {
 		return err
 	}
 	// The old version must be whole before CURRENT names it again; the new files leave after that. What was switched last goes back
@@ -107,6 +115,18 @@ func (t *Tx) endUndo(prove func() error) error {
 	f, err := engine.ReadFence(t.fs, t.dir)
 	if err != nil || f == nil || !f.Ours || f.PlanID != t.J.PlanID {
 		return err
+	}
+	// A start that the fence stopped after the last step of the undo has written last_tikv.toml over the one that was given back.
+	for _, s := range t.J.Saved {
+		if !startRewrites(s.Path) {
+			continue
+		}
+		if err := t.giveBack(s); err != nil {
+			return err
+		}
+		if err := base.SyncDir(t.fs, t.dir); err != nil {
+			return err
+		}
 	}
 	if len(t.J.Created)+len(t.J.Switches)+len(t.J.Cuts) > 0 && prove != nil {
 		if err := prove(); err != nil {
@@ -163,6 +183,9 @@ func (t *Tx) RemoveOwnFenceIfAny() error {
 // giveBack restores a saved file when something has removed it from its place.
 func (t *Tx) giveBack(s Saved) error {
 	p, b := abs(t.fs, t.dir, s.Path), abs(t.fs, t.dir, s.Backup)
+	if _, err := t.setFileAgainAside(s.Path); err != nil {
+		return err
+	}
 	st, err := t.fs.Stat(p)
 	if err == nil && st.Size() == s.Bytes {
 		return nil
@@ -378,6 +401,9 @@ func (t *Tx) Bytes() int64 {
 	}
 	for _, c := range t.J.Cuts {
 		n += c.Old - c.New
+	}
+	for _, r := range t.J.Renames {
+		n += r.Bytes
 	}
 	return n
 }
