@@ -33,6 +33,9 @@ type Backup struct {
 	SavedBytes int64  `json:"saved_bytes"`
 	Fenced     bool   `json:"fenced"`
 	Next       string `json:"next,omitempty"`
+	// WrittenAgain are files that came back to their place after the repair had moved them away, where they lie now: a start of TiKV
+	// that the fence stops writes last_tikv.toml.
+	WrittenAgain []string `json:"written_again,omitempty"`
 	// Result is there once the repair is done.
 	Result *Result `json:"result,omitempty"`
 }
@@ -45,8 +48,11 @@ func describeBackup(t *edit.Tx, f *engine.Fence, dir string) *Backup {
 		b.ToTS, b.ToTime = p.T, p.ToTime
 	}
 	var res Result
-	if t.J.State != "" && t.Result(&res) == nil {
+	if t.J.State != "" && t.J.Verb != cleanVerb && t.Result(&res) == nil {
 		b.Result = &res
+	}
+	if again, err := t.Again(); err == nil {
+		b.WrittenAgain = again
 	}
 	switch t.J.State {
 	case edit.Begun, edit.Staged, edit.Published:

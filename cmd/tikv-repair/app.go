@@ -85,6 +85,7 @@ func newApp(e env) *app {
 		a.cutTailCmd(),
 		a.tombstoneCmd(),
 		a.setPeersCmd(),
+		a.cleanCmd(),
 		a.undoCmd(),
 		a.discardCmd(),
 		a.versionCmd(),

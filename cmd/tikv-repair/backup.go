@@ -53,7 +53,11 @@ It refuses once TiKV has been started on the repaired store.`,
 			if err != nil {
 				return err
 			}
-			return a.backupResult(b, fmt.Sprintf("Undone and checked: %s is what it was before %s.", args[0], b.PlanID))
+			text := fmt.Sprintf("Undone and checked: %s is what it was before %s.", args[0], b.PlanID)
+			for _, p := range b.WrittenAgain {
+				text += "\nWritten since by a start that was stopped, and kept until discard: " + p
+			}
+			return a.backupResult(b, text)
 		},
 	}
 	o.add(a, cmd)

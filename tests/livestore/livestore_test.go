@@ -161,7 +161,15 @@ func commands(dir string, ts mvcc.TS) map[string]func() error {
 		},
 		"reset, dry run": func() error { return reset(repair.ResetOptions{DryRun: true}) },
 		"undo":           func() error { _, err := repair.Undo(fs, dir, repair.BackupOptions{}); return err },
-		"discard":        func() error { _, err := repair.Discard(fs, dir, repair.BackupOptions{}); return err },
+		"clean": func() error {
+			_, err := repair.Clean(fs, []string{dir}, repair.CleanOptions{Now: time.Unix(1_790_000_000, 0)})
+			return err
+		},
+		"clean, dry run": func() error {
+			_, err := repair.Clean(fs, []string{dir}, repair.CleanOptions{Now: time.Unix(1_790_000_000, 0), DryRun: true})
+			return err
+		},
+		"discard": func() error { _, err := repair.Discard(fs, dir, repair.BackupOptions{}); return err },
 	}
 }
 
@@ -197,7 +205,7 @@ func TestLiveStoreIsLeftAlone(t *testing.T) {
 				release()
 			}
 			before := snapshot(t, dir)
-			for _, name := range []string{"open to read", "open without raft", "open to write", "reset, dry run"} {
+			for _, name := range []string{"open to read", "open without raft", "open to write", "reset, dry run", "clean, dry run"} {
 				if err := commands(dir, ts)[name](); err != nil {
 					t.Errorf("nobody holds a lock, %s: %v", name, err)
 				}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tikv-repair/tikv-repair/plan"
+	"github.com/tikv-repair/tikv-repair/repair"
+)
+
+func (a *app) cleanCmd() *cobra.Command {
+	var config string
+	var dryRun, yes bool
+	cmd := &cobra.Command{
+		Use:   "clean DIR…",
+		Short: "Set stale files aside before a restart",
+		Long: `clean sets last_tikv.toml of a store aside: the configuration that was in force at its last start. TiKV compares it with its own at each start
+and refuses when directories have changed, as they have on a restored copy. For a few settings it is the only one that knows (Titan).
+
+It prints what is lost with the file, the most dangerous first: what TiKV would not find, what keeps it from starting, what it would do otherwise,
+and what differs from a known default; each with the line to write into the configuration file. With --config only what that file does not say.
+
+Nothing is deleted: the file moves into the backup, and undo puts it back until TiKV has been started.`,
+		Args: dirArgs(true),
+		RunE: func(_ *cobra.Command, args []string) error {
+			o := repair.CleanOptions{Overrides: a.scanOptions().Overrides, Config: config, DryRun: dryRun, Now: a.now(), Version: version, Say: a.say}
+			if len(args) > 1 && (config != "" || a.c.overridden()) {
+				return usagef("--config and the directories belong to one store: clean one store at a time with them")
+			}
+			o.Preview = func(r *repair.CleanResult) {
+				if !a.c.quiet {
+					fmt.Fprint(a.stderr, cleanPreview(r))
+				}
+			}
+			o.Confirm = func() (bool, error) { return a.ask("Set them aside?", yes) }
+			res, err := repair.Clean(a.fs, args, o)
+			if res != nil && a.c.json {
+				if e := a.printJSON(res); e != nil && err == nil {
+					err = e
+				}
+			} else if res != nil && err == nil {
+				err = a.print(cleanText(res))
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&config, "config", "", "the configuration `file` with which TiKV is going to be started: what it says is not listed")
+	f.BoolVarP(&dryRun, "dry-run", "n", false, "show what would be done")
+	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	a.storeFlags(f)
+	return cmd
+}
+
+// dangerTitles head the groups of settings.
+var dangerTitles = map[plan.Danger]string{
+	plan.DangerData:   "DANGEROUS TO LOSE: TiKV starts and does not find data that is there, or reads it wrongly",
+	plan.DangerStart:  "TiKV would not start without them",
+	plan.DangerChange: "TiKV would do something else without them; no data is lost",
+	plan.DangerTuning: "Other values that differ from TiKV's default; any value reads this store",
+}
+
+func cleanPreview(r *repair.CleanResult) string {
+	var b strings.Builder
+	for _, d := range r.Dirs {
+		switch d.State {
+		case repair.StateUnchanged:
+			continue
+		case repair.StateDryRun:
+			fmt.Fprintf(&b, "%s: last_tikv.toml is set aside\n", d.Dir)
+		}
+		for _, n := range d.Notes {
+			fmt.Fprintf(&b, "  %s\n", n)
+		}
+		b.WriteString(settingsText(d))
+	}
+	return b.String()
+}
+
+func settingsText(d *repair.CleanDir) string {
+	var b strings.Builder
+	if d.Compared {
+		b.WriteString("  What the configuration file says already is left out.\n")
+	}
+	group := plan.Danger("")
+	for _, s := range d.Settings {
+		if s.Danger != group {
+			group = s.Danger
+			fmt.Fprintf(&b, "  %s:\n", dangerTitles[group])
+		}
+		fmt.Fprintf(&b, "    %s = %s\n", s.Name, orEmpty(s.Value))
+		if s.Source == plan.SettingInherited {
+			b.WriteString("      only this file knew: TiKV takes it from here where its configuration file is silent\n")
+		}
+		if s.InConfig != "" {
+			fmt.Fprintf(&b, "      the configuration file has another one: %s\n", s.InConfig)
+		}
+		fmt.Fprintf(&b, "      without it: %s", s.Without)
+		if s.Why != "" {
+			fmt.Fprintf(&b, "; %s", s.Why)
+		}
+		if s.Evidence != "" {
+			fmt.Fprintf(&b, " (%s)", s.Evidence)
+		}
+		fmt.Fprintf(&b, "\n      to keep it: %s in %s\n", s.Line, s.Section)
+	}
+	return b.String()
+}
+
+func orEmpty(v string) string {
+	if v == "" {
+		return `""`
+	}
+	return v
+}
+
+func cleanText(r *repair.CleanResult) string {
+	var b strings.Builder
+	for _, d := range r.Dirs {
+		switch d.State {
+		case repair.StateUnchanged:
+			fmt.Fprintf(&b, "Nothing to do in %s: there is no last_tikv.toml. Nothing was written.\n", d.Dir)
+		case repair.StateDryRun:
+			fmt.Fprintf(&b, "Dry run, nothing was written: %s would be cleaned.\n", d.Dir)
+		default:
+			fmt.Fprintf(&b, "Done: %s is clean; last_tikv.toml lies in %s\nThe way back: tikv-repair undo %s   (until TiKV is started)\n", d.Dir, d.Backup, d.Dir)
+		}
+		for _, p := range d.WrittenAgain {
+			fmt.Fprintf(&b, "Written again by a start that was stopped, and set aside too: %s\n", p)
+		}
+	}
+	return b.String()
+}
