@@ -14,6 +14,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/edit"
+	"github.com/tikv-repair/tikv-repair/engine/pd"
 	"github.com/tikv-repair/tikv-repair/plan"
 )
 
@@ -47,39 +48,43 @@ type CleanDir struct {
 	PlanID string `json:"plan_id,omitempty"`
 	Backup string `json:"backup,omitempty"`
 	// Settings is what is lost with last_tikv.toml; nil when the file is not there.
-	Settings []plan.Setting `json:"settings"`
+	Settings []plan.Setting `json:"settings,omitzero"`
 	// Compared tells that the configuration file was given: settings that it has are not listed.
 	Compared bool `json:"compared_with_config,omitempty"`
+	// RegionMeta is what PD's cache knew; nil for a store, and when there is none.
+	RegionMeta *CleanRegionMeta `json:"region_meta,omitempty"`
+	// OtherMembers are the members of the PD cluster whose directories were not given: each has a region-meta of its own.
+	OtherMembers []string `json:"other_members,omitempty"`
 	// WrittenAgain are files that came back to their place since they were set aside, where they lie now: a start of TiKV that the
-	// fence stops writes last_tikv.toml.
+	// fence stops writes last_tikv.toml, a start of PD makes region-meta.
 	WrittenAgain []string `json:"written_again,omitempty"`
 	Notes        []string `json:"notes,omitempty"`
 }
 
 // cleanPlan is plan.json of a clean. Its head has the names of ResetPlan, which status reads.
 type cleanPlan struct {
-	Format      int            `json:"format"`
-	Verb        string         `json:"verb"`
-	Tool        string         `json:"tool_version"`
-	PlanID      string         `json:"plan_id"`
-	Fingerprint string         `json:"fingerprint"` // of the file or directory that goes
-	Settings    []plan.Setting `json:"settings,omitempty"`
-	Written     time.Time      `json:"written"`
+	Format      int              `json:"format"`
+	Verb        string           `json:"verb"`
+	Tool        string           `json:"tool_version"`
+	PlanID      string           `json:"plan_id"`
+	Fingerprint string           `json:"fingerprint"` // of the file or directory that goes
+	Settings    []plan.Setting   `json:"settings,omitempty"`
+	RegionMeta  *CleanRegionMeta `json:"region_meta,omitempty"`
+	Written     time.Time        `json:"written"`
 }
 
 // cleaner is one directory of a clean.
 type cleaner interface {
-	// look plans; nothing is written.
-	look() error
+	// look plans, with what the other directories tell; nothing is written.
+	look(all []cleaner) error
 	// apply does what was planned, or goes on with what was interrupted.
 	apply() error
 	result() *CleanDir
-	fs() base.FS
 	io.Closer
 }
 
-// Clean sets stale files aside before a restart: last_tikv.toml of a store. All directories are locked and looked at before the first
-// one is changed; each is a repair of its own, with its backup and its undo.
+// Clean sets stale files aside before a restart: last_tikv.toml of a store, region-meta of a PD. All directories are locked and looked
+// at before the first one is changed; each is a repair of its own, with its backup and its undo.
 func Clean(fs base.FS, dirs []string, o CleanOptions) (*CleanResult, error) {
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}
@@ -100,8 +105,10 @@ func Clean(fs base.FS, dirs []string, o CleanOptions) (*CleanResult, error) {
 			return nil, stopped(fs, dir, cleanVerb, false, err)
 		}
 		all = append(all, c)
-		if err := c.look(); err != nil {
-			return nil, stopped(fs, dir, cleanVerb, false, err)
+	}
+	for i, c := range all {
+		if err := c.look(all); err != nil {
+			return nil, stopped(fs, dirs[i], cleanVerb, false, err)
 		}
 		res.Dirs = append(res.Dirs, c.result())
 		if c.result().State != StateUnchanged {
@@ -134,6 +141,13 @@ func Clean(fs base.FS, dirs []string, o CleanOptions) (*CleanResult, error) {
 }
 
 func openCleaner(fs base.FS, dir string, o *CleanOptions) (cleaner, error) {
+	if pd.Is(fs, dir) {
+		locks, err := pd.LockExclusive(fs, dir)
+		if err != nil {
+			return nil, err
+		}
+		return &cleanPD{fs: fs, dir: dir, locks: locks, o: o, res: &CleanDir{Dir: dir, Kind: "pd", State: StateUnchanged}}, nil
+	}
 	l, locks, err := lockStore(fs, dir, o.Overrides)
 	if err != nil {
 		return nil, err
@@ -153,12 +167,11 @@ type cleanStore struct {
 }
 
 func (c *cleanStore) result() *CleanDir { return c.res }
-func (c *cleanStore) fs() base.FS       { return c.FS }
 func (c *cleanStore) Close() error      { return c.locks.Close() }
 
 func (c *cleanStore) file() string { return c.FS.PathJoin(c.l.Dir, engine.LastConfig) }
 
-func (c *cleanStore) look() error {
+func (c *cleanStore) look([]cleaner) error {
 	if err := c.resume(); err != nil || c.tx != nil {
 		return err
 	}

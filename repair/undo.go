@@ -2,10 +2,12 @@ package repair
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/edit"
+	"github.com/tikv-repair/tikv-repair/engine/pd"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/scan"
 )
@@ -63,7 +65,11 @@ func describeBackup(t *edit.Tx, f *engine.Fence, dir string) *Backup {
 	case edit.Undoing:
 		b.Next = "tikv-repair undo " + dir
 	case edit.Done:
-		b.Next = "start TiKV; or tikv-repair undo " + dir + "; when all is well: tikv-repair discard " + dir
+		server := "TiKV"
+		if t.J.Unfenced {
+			server = "PD"
+		}
+		b.Next = "start " + server + "; or tikv-repair undo " + dir + "; when all is well: tikv-repair discard " + dir
 	case edit.Undone, edit.Discarding, "":
 		b.Next = fmt.Sprintf("tikv-repair discard --plan-id %s %s", b.PlanID, dir)
 	}
@@ -79,23 +85,23 @@ func Undo(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
 }
 
 func undo(fs base.FS, dir string, o BackupOptions, begun *bool) (*Backup, error) {
-	l, locks, err := lockStore(fs, dir, o.Overrides)
+	l, locks, err := lockDir(fs, dir, o.Overrides)
 	if err != nil {
 		return nil, err
 	}
 	defer locks.Close()
-	t, err := choosePlan(fs, l, o.PlanID, func(s edit.State) bool { return s != edit.Discarding && s != "" })
+	t, err := choosePlan(fs, dir, o.PlanID, func(s edit.State) bool { return s != edit.Discarding && s != "" })
 	if err != nil {
 		return nil, err
 	}
-	if err := confirm(fs, o, t, l.Dir); err != nil {
+	if err := confirm(fs, o, t, dir); err != nil {
 		return nil, err
 	}
 	*begun = true
 	if err := t.Undo(func() error { return proveUndone(fs, l, t, o.Overrides) }); err != nil {
 		return nil, err
 	}
-	return describeBackup(t, nil, l.Dir), nil
+	return describeBackup(t, nil, dir), nil
 }
 
 // proveUndone compares the store with the fingerprint that the plan took before anything was written.
@@ -126,19 +132,19 @@ func Discard(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
 }
 
 func discard(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
-	l, locks, err := lockStore(fs, dir, o.Overrides)
+	_, locks, err := lockDir(fs, dir, o.Overrides)
 	if err != nil {
 		return nil, err
 	}
 	defer locks.Close()
-	t, err := choosePlan(fs, l, o.PlanID, func(edit.State) bool { return true })
+	t, err := choosePlan(fs, dir, o.PlanID, func(edit.State) bool { return true })
 	if err != nil {
 		return nil, err
 	}
-	if err := confirm(fs, o, t, l.Dir); err != nil {
+	if err := confirm(fs, o, t, dir); err != nil {
 		return nil, err
 	}
-	b := describeBackup(t, nil, l.Dir)
+	b := describeBackup(t, nil, dir)
 	if err := t.Discard(); err != nil {
 		return nil, err
 	}
@@ -171,16 +177,25 @@ func lockStore(fs base.FS, dir string, ov engine.Overrides) (*engine.Layout, *en
 	return l, locks, err
 }
 
-func choosePlan(fs base.FS, l *engine.Layout, id string, fits func(edit.State) bool) (*edit.Tx, error) {
-	if f, err := engine.ReadFence(fs, l.Dir); err != nil {
+// lockDir locks a store or PD's directory; the layout of the latter is nil.
+func lockDir(fs base.FS, dir string, ov engine.Overrides) (*engine.Layout, io.Closer, error) {
+	if !pd.Is(fs, dir) {
+		return lockStore(fs, dir, ov)
+	}
+	locks, err := pd.LockExclusive(fs, dir)
+	return nil, locks, err
+}
+
+func choosePlan(fs base.FS, dir, id string, fits func(edit.State) bool) (*edit.Tx, error) {
+	if f, err := engine.ReadFence(fs, dir); err != nil {
 		return nil, err
 	} else if id == "" && f != nil && f.Ours {
 		id = f.PlanID
 	}
 	if id != "" {
-		return edit.Open(fs, l.Dir, id)
+		return edit.Open(fs, dir, id)
 	}
-	txs, err := edit.List(fs, l.Dir)
+	txs, err := edit.List(fs, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -189,8 +204,8 @@ func choosePlan(fs base.FS, l *engine.Layout, id string, fits func(edit.State) b
 			return txs[i], nil
 		}
 	}
-	return nil, &base.Error{Class: base.ErrPlanMismatch, Op: "find a backup", Path: fs.PathJoin(l.Dir, edit.BackupRoot), Offset: -1,
-		Reason: "no repair with a backup was done here", Next: "tikv-repair status " + l.Dir}
+	return nil, &base.Error{Class: base.ErrPlanMismatch, Op: "find a backup", Path: fs.PathJoin(dir, edit.BackupRoot), Offset: -1,
+		Reason: "no repair with a backup was done here", Next: "tikv-repair status " + dir}
 }
 
 func confirm(fs base.FS, o BackupOptions, t *edit.Tx, dir string) error {

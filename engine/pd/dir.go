@@ -66,14 +66,19 @@ func Check(fs base.FS, dir string) error {
 	return not("there is no member/ with etcd's files in it", "name PD's data directory (data-dir of pd-server)")
 }
 
-// Locks are the shared locks on a PD directory.
+// Locks are the locks on a PD directory.
 type Locks struct{ held []io.Closer }
 
 // Lock takes shared every lock that a running PD holds exclusively: etcd's, and goleveldb's flock(2) on region-meta/LOCK. Nothing is
 // created. A live PD is an error of class ErrInUse that names the process when the kernel tells.
-func Lock(fs base.FS, dir string) (*Locks, error) {
+func Lock(fs base.FS, dir string) (*Locks, error) { return lock(fs, dir, base.LockShared) }
+
+// LockExclusive is Lock for a writer: it keeps other readers out as well.
+func LockExclusive(fs base.FS, dir string) (*Locks, error) { return lock(fs, dir, base.LockExclusive) }
+
+func lock(fs base.FS, dir string, mode base.LockMode) (*Locks, error) {
 	l := &Locks{}
-	e, err := etcd.Lock(fs, fs.PathJoin(dir, memberDir), base.LockShared)
+	e, err := etcd.Lock(fs, fs.PathJoin(dir, memberDir), mode)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +89,7 @@ func Lock(fs base.FS, dir string) (*Locks, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	if there {
-		c, err := fs.LockFile(path, base.Flock, base.LockShared)
+		c, err := fs.LockFile(path, base.Flock, mode)
 		var in *base.Error
 		if errors.As(err, &in) && errors.Is(in, base.ErrInUse) {
 			in.Next = "stop pd-server on this directory, then run the command again"

@@ -30,6 +30,14 @@ func Read(fs base.FS, dir string) (*Knowledge, error) {
 	return k, nil
 }
 
+// ReadLocked is Read for a caller that holds the locks.
+func ReadLocked(fs base.FS, dir string) (*Knowledge, error) {
+	if err := Check(fs, dir); err != nil {
+		return nil, err
+	}
+	return read(fs, dir)
+}
+
 func read(fs base.FS, dir string) (*Knowledge, error) {
 	st, err := etcd.Open(fs, fs.PathJoin(dir, memberDir), etcd.Options{Locked: true})
 	if err != nil {

@@ -330,3 +330,73 @@ func TestCrashCleanStore(t *testing.T) {
 	}
 	w.all()
 }
+
+// cleanPD is a PD directory without the preallocated log of its etcd: clean says that it cannot be read, and goes on.
+func cleanPD(t *testing.T) *vfs.MemFS {
+	t.Helper()
+	from, err := tree(fixtures.Mem(t, "multi3-lost2", fixtures.WithPD()), "/pd")
+	must(t, err)
+	mem := vfs.NewCrashableMem()
+	dirs := []string{"/"}
+	for _, d := range []string{dataDir, dataDir + "/member", dataDir + "/member/snap", dataDir + "/member/wal", dataDir + "/region-meta"} {
+		must(t, mem.MkdirAll(d, 0o755))
+		dirs = append(dirs, d)
+	}
+	for p, b := range from {
+		if strings.HasPrefix(p, "region-meta/") && !strings.HasSuffix(p, "/") || p == "member/snap/db" {
+			must(t, base.WriteFileSync(base.NewMem(mem), path.Join(dataDir, p), []byte(b[:min(len(b), 4096)]), ""))
+		}
+	}
+	syncDirs(t, mem, dirs)
+	return mem
+}
+
+// The same on a PD directory, where there is no fence and the step that counts is one rename.
+func TestCrashCleanPD(t *testing.T) {
+	w := &moving{t: t, before: cleanPD(t), goes: func(p string) bool { return strings.HasPrefix(p, "region-meta/") }}
+	w.all()
+}
+
+// PD was started between an interrupted clean and its rerun: its new region-meta goes, too, and the old one is still there. A clean that is
+// done is not taken back after that.
+func TestCleanPDStartedInBetween(t *testing.T) {
+	began := func(mem *vfs.MemFS) {
+		must(t, mem.MkdirAll(dataDir+"/region-meta", 0o755))
+		must(t, base.WriteFileSync(base.NewMem(mem), dataDir+"/region-meta/CURRENT", []byte("MANIFEST-000000\n"), ""))
+	}
+	before := cleanPD(t)
+	old, err := content(before, dataDir+"/region-meta/CURRENT")
+	must(t, err)
+	clean := func(fs base.FS) (*repair.CleanResult, error) {
+		return repair.Clean(fs, []string{dataDir}, repair.CleanOptions{Now: now})
+	}
+	half := before.CrashClone(vfs.CrashCloneCfg{})
+	f := &faults{}
+	_, err = clean(memFaults(before.CrashClone(vfs.CrashCloneCfg{}), f))
+	must(t, err)
+	at := slices.IndexFunc(f.names, func(n string) bool { return strings.HasPrefix(n, "rename ") && strings.HasSuffix(n, "/region-meta") })
+	if _, err := clean(memFaults(half, &faults{write: at + 2, cut: true})); at < 0 || err == nil {
+		t.Fatalf("%d: %v", at, err)
+	}
+	half = settle(t, half)
+	began(half)
+	if _, err := repair.Undo(base.NewMem(half), dataDir, repair.BackupOptions{}); !errors.Is(err, base.ErrPlanMismatch) {
+		t.Errorf("undo after PD was started: %v", err)
+	}
+	res, err := clean(base.NewMem(half))
+	if err != nil || res.State != repair.StateDone || len(res.Dirs[0].WrittenAgain) != 1 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if got, err := content(half, res.Dirs[0].Backup+"/files/region-meta/CURRENT"); err != nil || string(got) != string(old) {
+		t.Errorf("the old CURRENT is %q, %v", got, err)
+	}
+	began(half)
+	is, err := tree(half, dataDir)
+	must(t, err)
+	if _, err := repair.Undo(base.NewMem(half), dataDir, repair.BackupOptions{}); !errors.Is(err, base.ErrPlanMismatch) || base.Next(err) == "" {
+		t.Errorf("undo after PD was started: %v", err)
+	}
+	if after, err := tree(half, dataDir); err != nil || differ(after, is) != "" {
+		t.Errorf("a refused undo has written: %v %s", err, differ(after, is))
+	}
+}
