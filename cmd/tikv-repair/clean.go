@@ -199,6 +199,9 @@ func cleanText(r *repair.CleanResult) string {
 			server := map[string]string{"tikv": "TiKV", "pd": "PD"}[d.Kind]
 			fmt.Fprintf(&b, "Done: %s is clean; %s lies in %s\nThe way back: tikv-repair undo %s   (until %s is started)\n", d.Dir, cleaned(d), d.Backup, d.Dir, server)
 		}
+		if d.Kind == "pd" && d.State == repair.StateDone {
+			b.WriteString("What else PD needs before TiKV is started: tikv-repair inspect --pd-steps, with the directories of PD and of all stores\n")
+		}
 		for _, p := range d.WrittenAgain {
 			fmt.Fprintf(&b, "Written again by a start that was stopped, and set aside too: %s\n", p)
 		}
