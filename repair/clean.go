@@ -287,7 +287,7 @@ func (c *cleanStore) earlier() error {
 		if t.J.Verb != cleanVerb || t.J.State != edit.Done {
 			continue
 		}
-		note := "TiKV has been started since plan " + t.J.PlanID + " set it aside, and wrote it again"
+		note := "plan " + t.J.PlanID + " has set it aside before; TiKV, or a start of TiKV that was stopped, has written it again since"
 		if t.Check() == nil {
 			note = "plan " + t.J.PlanID + " has set it aside before; it is there again although no engine has been opened since: a start of TiKV that was stopped wrote it"
 		}

@@ -222,7 +222,14 @@ func (w *moving) finishes(label string, mem *vfs.MemFS, also string) {
 	if is, err := tree(mem, dataDir); err != nil || differ(is, was) != "" {
 		w.t.Errorf("%s: the second rerun has written: %v %s", label, err, differ(is, was))
 	}
-	if ps, err := plans(mem); err != nil || len(ps) == 0 || ps[len(ps)-1].J.State != edit.Done {
+	ps, err := plans(mem)
+	must(w.t, err)
+	for _, p := range ps {
+		if !slices.Contains([]edit.State{edit.Done, edit.Undone, ""}, p.J.State) {
+			w.t.Errorf("%s: plan %s is left in state %s", label, p.J.PlanID, p.J.State)
+		}
+	}
+	if len(ps) == 0 || ps[len(ps)-1].J.State != edit.Done {
 		return // undone from a state in which nothing was saved
 	}
 	w.takesBack(label+", then undo", mem, also)
@@ -329,6 +336,47 @@ func TestCrashCleanStore(t *testing.T) {
 		must(t, base.SyncDir(fs, dataDir))
 	}
 	w.all()
+}
+
+// TiKV's own panic_mark_file has nothing to do with last_tikv.toml: it is there after clean and after undo, byte by byte.
+func TestCleanKeepsPanicMark(t *testing.T) {
+	mem := cleanStore(t)
+	const text = "found by TiKV"
+	must(t, base.WriteFileSync(base.NewMem(mem), dataDir+"/"+engine.PanicMark, []byte(text), ""))
+	check := func(after string) {
+		if b, err := content(mem, dataDir+"/"+engine.PanicMark); err != nil || string(b) != text {
+			t.Errorf("after %s: %q, %v", after, b, err)
+		}
+	}
+	for range 2 {
+		_, err := repair.Clean(base.NewMem(mem), []string{dataDir}, repair.CleanOptions{Now: now})
+		must(t, err)
+		check("clean")
+	}
+	for range 2 {
+		_, err := repair.Undo(base.NewMem(mem), dataDir, repair.BackupOptions{})
+		must(t, err)
+		check("undo")
+	}
+}
+
+// A store that another repair has fenced is not cleaned: that one has to end first.
+func TestCleanOfFencedStore(t *testing.T) {
+	mem := cleanStore(t)
+	fs := base.NewMem(mem)
+	_, err := edit.Begin(fs, dataDir, "reset-1", "reset", struct{}{}, nil, now)
+	must(t, err)
+	was, err := tree(mem, dataDir)
+	must(t, err)
+	for _, dry := range []bool{true, false} {
+		_, err := repair.Clean(fs, []string{dataDir}, repair.CleanOptions{Now: now, DryRun: dry})
+		if !errors.Is(err, base.ErrPlanMismatch) || !strings.Contains(err.Error(), "fenced by reset") || !strings.Contains(base.Next(err), "status") {
+			t.Errorf("%v, next %q", err, base.Next(err))
+		}
+	}
+	if is, err := tree(mem, dataDir); err != nil || differ(is, was) != "" {
+		t.Errorf("%v %s", err, differ(is, was))
+	}
 }
 
 // cleanPD is a PD directory without the preallocated log of its etcd: clean says that it cannot be read, and goes on.
