@@ -84,10 +84,10 @@ func (pl *planner) end(g *group) {
 			}
 		}
 		rp.Survivors[i].Why = g.fateWhy
-		why := g.fateWhy
-		if x := pl.excluded(p); x != "" {
-			why = x
+		if g.fate == DecisionRemoved {
+			rp.Survivors[i].Why = cmp.Or(pl.excluded(p), p.Reason, g.fateWhy)
 		}
+		why := rp.Survivors[i].Why
 		merged := pl.mergedHere(g, p)
 		pl.tombstone(p, why, merged != 0)
 		if merged > p.Applied {
@@ -200,8 +200,12 @@ func (pl *planner) lossOf(g *group, c *choice) Loss {
 	case g.healthy && len(c.maybe) == 0:
 		l.Certainty = LossNone
 	}
-	if g.shrink != nil && l.Certainty == LossNone {
-		l.Certainty = LossPossible
+	if g.shrink != nil {
+		if l.Certainty == LossNone {
+			l.Certainty = LossPossible
+		}
+		l.Notes = append(l.Notes, "an old copy: what was written here since it was left behind is lost")
+		pl.problem(&StaleCopy{Region: g.id, Store: c.winner.StoreID, Start: g.shrink.start, End: g.shrink.end})
 	}
 	if len(c.lost) > 0 {
 		pl.problem(&CertainLoss{Region: g.id, Store: c.lost[0].StoreID, First: c.lost[0].First, Last: c.lost[len(c.lost)-1].Last, Versions: versions(c.lost), Why: c.lost[0].Why})

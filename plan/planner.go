@@ -290,7 +290,7 @@ func (pl *planner) examine() {
 	}
 	for i := range pl.groups {
 		g := &pl.groups[i]
-		if g.best == nil || !hasAdmin(g.best) {
+		if g.best == nil || !slices.ContainsFunc(g.peers, hasAdmin) {
 			continue
 		}
 		w := walk(g.best)

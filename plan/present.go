@@ -214,10 +214,10 @@ func (pl *planner) stages(p *Plan) {
 	if len(p.FailedStores) > 0 {
 		collect.Details = append(collect.Details, "failed stores "+joinIDs(p.FailedStores))
 	}
-	collect.Details = append(collect.Details, fmt.Sprintf("%s keep their quorum and are left alone", plural(p.Summary.Healthy, "region")))
+	collect.Details = append(collect.Details, fmt.Sprintf("left alone, with their quorum: %s", plural(p.Summary.Healthy, "region")))
 	p.Stages = append(p.Stages, collect)
 	if len(p.Questions) > 0 {
-		ask := Stage{Name: "ask", Info: fmt.Sprintf("%s are open: run collect --answer with this plan on each store, then plan again with the answers", plural(len(p.Questions), "question"))}
+		ask := Stage{Name: "ask", Info: fmt.Sprintf("%s open: run collect --answer with this plan on each store, then plan again with the answers", plural(len(p.Questions), "question"))}
 		for _, q := range p.Questions {
 			ask.Details = append(ask.Details, q.ID+": "+q.Reason)
 		}

@@ -21,12 +21,12 @@ func (pl *planner) quorums() {
 	// A peer that a store has yet to create by applying its parent's split counts, when the parent applies it by itself.
 	for i := range pl.groups {
 		g := &pl.groups[i]
-		if g.healthy || g.newest == nil || pl.rewind() {
+		if g.healthy || g.newest == nil {
 			continue
 		}
 		coming := map[uint64]bool{}
 		for _, c := range pl.pending[g.id] {
-			if parent := pl.group(c.parent); parent.healthy && !parent.touched {
+			if pl.group(c.parent).healthy {
 				coming[c.store] = true
 			}
 		}

@@ -150,7 +150,7 @@ func (*CertainLoss) Name() string       { return "certain-loss" }
 func (*CertainLoss) Severity() Severity { return Error }
 func (p *CertainLoss) Where() string    { return atRegion(p.Store, p.Region) }
 func (p *CertainLoss) What() string {
-	return fmt.Sprintf("log entries %d to %d, with %s, are lost: %s", p.First, p.Last, plural(int(p.Versions), "version"), p.Why)
+	return fmt.Sprintf("log entries %d to %d, with at most %s, are lost: %s", p.First, p.Last, plural(int(p.Versions), "version"), p.Why)
 }
 func (p *CertainLoss) Next() string {
 	return fmt.Sprintf("look at them with raft-log --region %d; --winner %d=STORE keeps another copy; --force=certain-loss accepts it", p.Region, p.Region)

@@ -366,6 +366,4 @@ func (pl *planner) revive(g *group, h gap) {
 		pl.createEmpty(h)
 		return
 	}
-	g.choice.notes = append(g.choice.notes, "an old copy: what was written here since is lost")
-	pl.problem(&StaleCopy{Region: g.id, Store: g.choice.winner.StoreID, Start: h.start, End: h.end})
 }
