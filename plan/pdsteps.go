@@ -163,7 +163,7 @@ func (s *pdSteps) number(name, value, time, source string) {
 	s.out.Numbers = append(s.out.Numbers, PDNumber{name, value, time, source})
 }
 
-func tsText(ts mvcc.TS) string { return ts.Time().Format("2006-01-02T15:04:05.000Z07:00") }
+func timeText(ts mvcc.TS) string { return ts.Time().Format("2006-01-02T15:04:05.000Z07:00") }
 
 func (s *pdSteps) route() {
 	p := s.pd
@@ -187,7 +187,7 @@ func (s *pdSteps) floors() {
 		ids, tss = append(ids, st.MaxID), append(tss, st.MaxTS)
 		s.number(fmt.Sprintf("largest id on store %d", st.StoreID), fmt.Sprint(st.MaxID.Value), "", st.MaxID.Where)
 		if st.MaxTS.Value > 0 { // a store may hold no row
-			s.number(fmt.Sprintf("largest timestamp on store %d", st.StoreID), st.MaxTS.Value.String(), tsText(st.MaxTS.Value), st.MaxTS.Where)
+			s.number(fmt.Sprintf("largest timestamp on store %d", st.StoreID), st.MaxTS.Value.String(), timeText(st.MaxTS.Value), st.MaxTS.Where)
 		}
 	}
 	if p := s.pd; p != nil {
@@ -195,7 +195,7 @@ func (s *pdSteps) floors() {
 		s.number("cluster id", fmt.Sprint(p.ClusterID), "", "/pd/cluster_id in "+p.Newest.Dir)
 		s.number("largest id in PD's records", fmt.Sprint(p.MaxID.Value), "", p.MaxID.Where)
 		s.number("end of PD's block of ids", fmt.Sprint(p.AllocID.Value), "", possibly(p.AllocID.Where, p.AllocPossible))
-		s.number("end of PD's TSO window", p.Window.Value.String(), tsText(p.Window.Value), possibly(p.Window.Where, p.WindowPossible))
+		s.number("end of PD's TSO window", p.Window.Value.String(), timeText(p.Window.Value), possibly(p.Window.Where, p.WindowPossible))
 	} else if len(s.in.Stores) > 0 {
 		s.number("cluster id", fmt.Sprint(s.in.Stores[0].ClusterID), "", "the identity of store "+fmt.Sprint(s.in.Stores[0].StoreID)+" in "+s.in.Stores[0].Dir)
 	}
@@ -359,12 +359,12 @@ func (s *pdSteps) tso() {
 	}
 	p := s.pd
 	if p != nil && p.Window.Value >= s.maxTS.Value && !s.minority() {
-		s.add(PDStep{What: "Timestamps: nothing to do", Why: fmt.Sprintf("PD goes on above the end of its window, %s (%s), and nothing that is known is later", p.Window.Value, tsText(p.Window.Value))})
+		s.add(PDStep{What: "Timestamps: nothing to do", Why: fmt.Sprintf("PD goes on above the end of its window, %s (%s), and nothing that is known is later", p.Window.Value, timeText(p.Window.Value))})
 		return
 	}
 	floor := mvcc.TS(s.maxTS.Value.Physical()+1000) << 18
-	s.number("floor for timestamps", floor.String(), tsText(floor), "one second above "+s.maxTS.Value.String()+" ("+s.maxTS.Where+")")
-	s.add(PDStep{What: fmt.Sprintf("Timestamps: the clock of PD's machine must be later than %s; otherwise raise PD's timestamps", tsText(floor)),
+	s.number("floor for timestamps", floor.String(), timeText(floor), "one second above "+s.maxTS.Value.String()+" ("+s.maxTS.Where+")")
+	s.add(PDStep{What: fmt.Sprintf("Timestamps: the clock of PD's machine must be later than %s; otherwise raise PD's timestamps", timeText(floor)),
 		Why:      s.whyClock(),
 		Commands: []string{"date -u", fmt.Sprintf(`curl -X POST %s/pd/api/v1/admin/reset-ts -d '{"tso": "%d"}'`, s.url(), uint64(floor))},
 		Warnings: []string{"PD refuses to go back, and to jump by max-gap-reset-ts (24h) or more: then the clock is wrong"}})

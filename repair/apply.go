@@ -2,7 +2,6 @@ package repair
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -14,84 +13,8 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/plan"
-	"github.com/tikv-repair/tikv-repair/raftstate"
 	"github.com/tikv-repair/tikv-repair/scan"
 )
-
-// ApplyOptions of Apply.
-type ApplyOptions struct {
-	Plan    *plan.Plan
-	Force   map[string]bool // beside what the plan has accepted
-	DryRun  bool
-	Threads int
-	Now     time.Time
-	Version string
-	Meter   *scan.Meter
-	Preview func(*ApplyResult)
-	Confirm func() (bool, error)
-	Say     func(format string, args ...any)
-}
-
-// ApplyLine is what happens to one region of the store.
-type ApplyLine struct {
-	Region uint64          `json:"region_id"`
-	Kind   plan.ActionKind `json:"kind"`
-	Reason string          `json:"reason"`
-	Before string          `json:"before"`
-	After  string          `json:"after"`
-	Tail   *TailApplied    `json:"tail,omitempty"`
-	// Deleted is the number of records that an empty region's range held before.
-	Deleted int64 `json:"records_deleted,omitempty"`
-}
-
-// ApplyResult is the preview and the last word of one store's part of a plan. The others' parts are judged by it: release wants one of every
-// store.
-type ApplyResult struct {
-	PlanID    string `json:"plan_id"`
-	PlanHash  string `json:"plan_hash"`
-	ClusterID uint64 `json:"cluster_id"`
-	StoreID   uint64 `json:"store_id"`
-	State     string `json:"state"`
-	// Before and After are fingerprints of the store; After is set once the state is "done".
-	Before  plan.Fingerprint `json:"fingerprint_before"`
-	After   plan.Fingerprint `json:"fingerprint_after"`
-	Lines   []ApplyLine      `json:"regions"`
-	Rewind  *Result          `json:"rewind,omitempty"`
-	Raft    *raftlog.Summary `json:"raft_store,omitempty"`
-	Fenced  bool             `json:"fenced"` // the fence stays until release
-	Saved   int              `json:"files_saved"`
-	Written int64            `json:"bytes_written"`
-	Started string           `json:"started,omitempty"`
-	Ended   string           `json:"ended,omitempty"`
-	Seconds float64          `json:"seconds"`
-
-	Problems []plan.Described `json:"problems"`
-	Backup   string           `json:"backup,omitempty"`
-	preview  *Preview
-}
-
-// Preview is what the rewind of the store would do; nil without a rewind.
-func (r *ApplyResult) Preview() *Preview { return r.preview }
-
-// applyPlan is plan.json in the backup of a store. Its head has the names of ResetPlan, which undo and status read.
-type applyPlan struct {
-	Format      int      `json:"format"`
-	Verb        string   `json:"verb"`
-	Tool        string   `json:"tool_version"`
-	PlanID      string   `json:"plan_id"`
-	ClusterID   uint64   `json:"cluster_id"`
-	StoreID     uint64   `json:"store_id"`
-	T           mvcc.TS  `json:"to_ts,omitempty"`
-	ToTime      string   `json:"to_time,omitempty"`
-	Force       []string `json:"force,omitempty"`
-	Fingerprint string   `json:"fingerprint"`
-	Broken      []uint64 `json:"broken_before,omitempty"`
-	PlanHash    string   `json:"plan_hash"`
-	// Cluster is the whole plan as it was sealed: a command for several stores goes on with it.
-	Cluster json.RawMessage `json:"cluster_plan"`
-	Preview *ApplyResult    `json:"preview"`
-	Written time.Time       `json:"written"`
-}
 
 // VerbApply is the name of Apply in journals.
 const VerbApply = "apply"
@@ -555,85 +478,4 @@ func (a *applier) finish(ctx context.Context, d *Draft) (*ApplyResult, error) {
 		return nil, err
 	}
 	return a.res, nil
-}
-
-// verifyPart tests one store's part on the opened store: the version is sound, every region starts, every action's records are there, and, with
-// a rewind, all its truths hold.
-func verifyPart(ctx context.Context, s *scan.Store, p *plan.Plan, part *plan.StorePlan, broken []uint64, threads int) ([]Finding, error) {
-	var out []Finding
-	if part.Rewind {
-		fs, err := Verify(ctx, s, VerifyOptions{T: p.ToTS, Threads: threads, Cluster: true})
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, fs...)
-	} else {
-		for _, f := range s.DB.SelfCheck(func(_ string, f rocks.LevelFile) bool { return f.Level == 0 }) {
-			out = append(out, Finding{Truth: "sound-version", CF: f.CF, Path: f.Path, What: f.String()})
-		}
-		now, err := wontStart(s)
-		if err != nil {
-			return nil, err
-		}
-		for _, id := range now {
-			out = append(out, Finding{Truth: truthStarts, Region: id, What: "TiKV would not start it"})
-		}
-	}
-	out = slices.DeleteFunc(out, func(f Finding) bool { return f.Truth == truthStarts && slices.Contains(broken, f.Region) })
-	for _, act := range part.Actions {
-		what, err := actionHolds(s, &act)
-		if err != nil {
-			return nil, err
-		}
-		if what != "" {
-			out = append(out, Finding{Truth: "plan-is-done", Region: act.RegionID, What: what})
-		}
-	}
-	return out, nil
-}
-
-// actionHolds says what of an action's records is not there; "" when all are.
-func actionHolds(s *scan.Store, act *plan.Action) (string, error) {
-	i := slices.IndexFunc(s.Regions, func(r scan.Region) bool { return r.ID == act.RegionID })
-	if i < 0 {
-		return "there is no record of it", nil
-	}
-	r := s.Regions[i]
-	raft, err := s.RaftStateOf(r.ID)
-	if err != nil {
-		return "", err
-	}
-	_, _, logged, err := s.Raft.Bounds(r.ID)
-	if err != nil {
-		return "", err
-	}
-	n := act.New
-	switch {
-	case r.State.State != n.State:
-		return fmt.Sprintf("its state is %s, planned is %s", r.State.State, n.State), nil
-	case !r.State.Region.Equal(n.Region):
-		return "its descriptor is not the planned one", nil
-	case n.State == raftstate.Tombstone && (raft != nil || r.Apply != nil || logged):
-		return "the tombstone has raft records", nil
-	case n.State == raftstate.Tombstone:
-		return "", nil
-	case raft == nil || r.Apply == nil:
-		return "a raft or apply state is missing", nil
-	}
-	d := raftstate.Derive(raft, r.Apply)
-	for _, c := range []struct {
-		name      string
-		got, want uint64
-	}{
-		{"applied", d.Applied, n.Applied}, {"truncated index", d.Truncated.Index, n.Truncated.Index}, {"truncated term", d.Truncated.Term, n.Truncated.Term},
-		{"last", d.Last, n.Last}, {"hard_state.commit", raft.HardState.Commit, n.Commit}, {"hard_state.term", raft.HardState.Term, n.Term}, {"vote", raft.HardState.Vote, n.Vote},
-	} {
-		if c.got != c.want {
-			return fmt.Sprintf("%s is %d, planned is %d", c.name, c.got, c.want), nil
-		}
-	}
-	if act.Tail == plan.TailDrop && logged {
-		return "its log is not empty", nil
-	}
-	return "", nil
 }

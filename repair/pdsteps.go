@@ -81,20 +81,21 @@ func storeLeft(fs base.FS, dir string, so scan.Options) (*plan.StoreLeft, error)
 	for _, t := range txs {
 		var res struct {
 			Newest mvcc.TS `json:"newest_commit_ts"`
+			Rewind struct {
+				Newest mvcc.TS `json:"newest_commit_ts"`
+			} `json:"rewind"` // of apply
 		}
-		if t.J.State == "" || t.Result(&res) != nil || res.Newest <= out.MaxTS.Value {
+		if t.J.State == "" || t.Result(&res) != nil || max(res.Newest, res.Rewind.Newest) <= out.MaxTS.Value {
 			continue
 		}
-		out.MaxTS = plan.TSFound{Value: res.Newest, Where: fmt.Sprintf("newest commit before %s, in the result of %s", t.J.Verb, t.Backup())}
+		out.MaxTS = plan.TSFound{Value: max(res.Newest, res.Rewind.Newest), Where: fmt.Sprintf("newest commit before %s, in the result of %s", t.J.Verb, t.Backup())}
 	}
 	return out, s.Close()
 }
 
-func compareMembers(known []*pd.Knowledge) (pd.Comparison, error) { return pd.Compare(known), nil }
-
 // pdLeft joins the members.
 func pdLeft(known []*pd.Knowledge) (*plan.PDLeft, error) {
-	c, err := compareMembers(known)
+	c, err := pd.Compare(known)
 	if err != nil {
 		return nil, err
 	}

@@ -77,9 +77,12 @@ func (w *moving) writes(v moveVerb) int {
 func (w *moving) everywhere(v moveVerb) {
 	n := w.writes(v)
 	for k := 1; k <= n; k++ {
-		for _, m := range []faults{{write: k, err: syscall.EIO}, {write: k, err: syscall.ENOSPC, stuck: true}} {
-			mem, f := v.start.CrashClone(vfs.CrashCloneCfg{}), m
-			err := v.run(memFaults(mem, &f))
+		for _, m := range []struct {
+			err   error
+			stuck bool
+		}{{syscall.EIO, false}, {syscall.ENOSPC, true}} {
+			mem, f := v.start.CrashClone(vfs.CrashCloneCfg{}), &faults{write: k, err: m.err, stuck: m.stuck}
+			err := v.run(memFaults(mem, f))
 			label := fmt.Sprintf("%s, %v at write %d (%s)", v.name, m.err, k, f.failed)
 			w.points++
 			w.examine(label, mem)
