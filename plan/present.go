@@ -147,6 +147,20 @@ func (p *Plan) Store(id uint64) *StorePlan {
 	return nil
 }
 
+// Idle tells that a store has nothing to do: all its regions stay as they are.
+func (s StorePlan) Idle() bool { return len(s.Actions) == 0 && !s.Rewind }
+
+// Busy counts the stores that have something to do.
+func (p *Plan) Busy() int {
+	n := 0
+	for _, s := range p.Stores {
+		if !s.Idle() {
+			n++
+		}
+	}
+	return n
+}
+
 // Blocking lists the problems that forbid to apply the plan.
 func (p *Plan) Blocking() (out []Finding) {
 	for _, f := range p.Problems {

@@ -69,6 +69,11 @@ func (a *applier) run(ctx context.Context) (*ApplyResult, error) {
 	if err := a.unchanged(); err != nil {
 		return nil, err
 	}
+	if a.part.Idle() {
+		// All its regions keep their quorum, and no other store changes them: it needs neither a fence nor a result.
+		return &ApplyResult{PlanID: a.p.PlanID, PlanHash: a.p.Hash, ClusterID: a.p.ClusterID, StoreID: a.part.StoreID, State: StateUnchanged,
+			Before: a.part.Fingerprint, After: a.part.Fingerprint, Lines: []ApplyLine{}, Problems: []plan.Described{}}, nil
+	}
 	if err := a.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -212,7 +217,7 @@ func (a *applier) resume(ctx context.Context) (*ApplyResult, error) {
 }
 
 // several tells whether other stores have parts in the plan: then the fence stays.
-func (a *applier) several() bool { return len(a.p.Stores) > 1 }
+func (a *applier) several() bool { return a.p.Busy() > 1 }
 
 // unchanged compares the store, and each region that is to change, with the reports that the plan was made from.
 func (a *applier) unchanged() error {

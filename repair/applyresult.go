@@ -84,4 +84,3 @@ type applyPlan struct {
 	Preview *ApplyResult    `json:"preview"`
 	Written time.Time       `json:"written"`
 }
-

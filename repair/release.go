@@ -170,7 +170,7 @@ func ReadProof(fs base.FS, path string) (*Proof, error) {
 	return p, nil
 }
 
-// ReadResult reads what apply left of a plan: a result file, or the data directory of the store that it is about.
+// ReadResult reads what apply left of a plan: a result file, or the data directory of the store that it is about. nil: the directory has none.
 func ReadResult(fs base.FS, path string, p *plan.Plan) (*ApplyResult, error) {
 	st, err := fs.Stat(path)
 	if err != nil {
@@ -182,8 +182,7 @@ func ReadResult(fs base.FS, path string, p *plan.Plan) (*ApplyResult, error) {
 	r := new(ApplyResult)
 	err = readJSON(fs, path, "result", r)
 	if errors.Is(err, os.ErrNotExist) && st.IsDir() {
-		return nil, &base.Error{Class: base.ErrPlanMismatch, Op: "read result", Path: path, Offset: -1, Reason: "this store's part of the plan is not done",
-			Next: "tikv-repair apply --plan PLAN DIR"}
+		return nil, nil
 	}
 	return r, err
 }
@@ -198,6 +197,7 @@ func Missing(p *plan.Plan, results []*ApplyResult) []string {
 	for _, s := range p.Stores {
 		r := have[s.StoreID]
 		switch {
+		case s.Idle():
 		case r == nil:
 			out = append(out, fmt.Sprintf("store %d: no result", s.StoreID))
 		case r.PlanID != p.PlanID || r.PlanHash != p.Hash:
@@ -251,6 +251,14 @@ func release(fs base.FS, dir string, o ReleaseOptions) (*Released, error) {
 		return nil, err
 	}
 	defer locks.Close()
+	s, err := scan.OpenLocked(fs, l, scan.Options{Overrides: o.Overrides})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	if part := o.Plan.Store(s.Ident.StoreID); part != nil && part.Idle() && !s.Fenced() {
+		return &Released{PlanID: o.Plan.PlanID, StoreID: s.Ident.StoreID, State: StateUnchanged, Dir: dir}, nil
+	}
 	tx, err := edit.Open(fs, l.Dir, o.Plan.PlanID)
 	if err != nil {
 		return nil, err
@@ -279,11 +287,6 @@ func release(fs base.FS, dir string, o ReleaseOptions) (*Released, error) {
 	if f.PlanID != o.Plan.PlanID {
 		return nil, refuse("the store is fenced by plan "+f.PlanID, "tikv-repair status "+dir)
 	}
-	s, err := scan.OpenLocked(fs, l, scan.Options{Overrides: o.Overrides})
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
 	now, err := storeFingerprint(s)
 	if err != nil {
 		return nil, err

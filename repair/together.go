@@ -92,8 +92,7 @@ func (t *together) run(ctx context.Context) (*TogetherResult, error) {
 		res.State = StateRefused
 		return res, &base.Error{Class: base.ErrProblems, Op: t.o.Verb, Offset: -1, Reason: bad[0].Name + ": " + bad[0].What + "; nothing was written", Next: bad[0].Next}
 	}
-	work := slices.ContainsFunc(t.plan.Stores, func(s plan.StorePlan) bool { return s.Rewind || len(s.Actions) > 0 })
-	if !work {
+	if t.plan.Busy() == 0 {
 		res.State = StateUnchanged
 		return res, nil
 	}
@@ -109,6 +108,9 @@ func (t *together) run(ctx context.Context) (*TogetherResult, error) {
 		}
 	}
 	for _, part := range t.plan.Stores {
+		if part.Idle() {
+			continue
+		}
 		dir := t.byStore[part.StoreID]
 		t.o.Say("store %d, %s", part.StoreID, dir)
 		m := new(scan.Meter)
@@ -214,9 +216,9 @@ func (t *together) decide(ctx context.Context) error {
 	}
 	in.PD = append(in.PD, t.o.PD...)
 	for round := 0; ; round++ {
-		p, problems := plan.Make(in, t.o.Plan)
-		if p == nil {
-			return noPlan(t.o.Verb, problems)
+		p, err := MakePlan(in, t.o.Plan)
+		if err != nil {
+			return err
 		}
 		t.plan = p
 		if len(p.Questions) == 0 || round == maxRounds {
@@ -227,27 +229,25 @@ func (t *together) decide(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := Sound(in, t.plan); err != nil {
-		return err
-	}
 	return t.locate()
 }
 
-// noPlan is the error of reports that do not belong together.
-func noPlan(verb string, problems []plan.Problem) error {
-	e := &base.Error{Class: base.ErrProblems, Op: verb, Offset: -1, Reason: "there is no plan for these reports"}
-	if len(problems) > 0 {
-		e.Reason, e.Next = problems[0].Name()+": "+problems[0].What(), problems[0].Next()
+// MakePlan plans, and proves the plan against the invariants that every plan must keep: a violation is a bug of the planner, and such a plan
+// must never be applied. Problems that do not allow any plan are an error.
+func MakePlan(in plan.Input, o plan.Options) (*plan.Plan, error) {
+	p, problems := plan.Make(in, o)
+	if p == nil {
+		e := &base.Error{Class: base.ErrProblems, Op: "plan", Offset: -1, Reason: "there is no plan for these reports"}
+		if len(problems) > 0 {
+			p := problems[0]
+			e.Reason, e.Next = fmt.Sprintf("%s, %s: %s", p.Name(), p.Where(), p.What()), p.Next()
+		}
+		return nil, e
 	}
-	return e
-}
-
-// Sound proves a plan against the invariants that every plan must keep. A violation is a bug of the planner: such a plan must never be applied.
-func Sound(in plan.Input, p *plan.Plan) error {
 	if v := plan.Check(in, p); len(v) > 0 {
-		return fmt.Errorf("the plan breaks its own invariants (%d times): %w", len(v), v[0])
+		return nil, fmt.Errorf("the plan breaks its own invariants (%d times): %w", len(v), v[0])
 	}
-	return nil
+	return p, nil
 }
 
 // collect reads the report, or the answers, of every store.
@@ -338,6 +338,9 @@ func (t *together) unproven(dir string, fs []Finding) error {
 
 func (t *together) release(res *TogetherResult) error {
 	for _, part := range t.plan.Stores {
+		if part.Idle() {
+			continue
+		}
 		dir := t.byStore[part.StoreID]
 		if _, err := Release(t.fs, dir, ReleaseOptions{Plan: t.plan, Results: res.Stores, Overrides: t.so.Overrides}); err != nil {
 			return err

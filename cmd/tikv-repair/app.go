@@ -77,7 +77,7 @@ func newApp(e env) *app {
 	root.AddCommand(
 		a.withPDSteps(a.inspectCmd()), a.mvccCmd(), a.scanCmd(), a.dumpCmd(),
 		a.checkCmd(), a.regionCmd(), a.raftLogCmd(),
-		a.collectCmd(),
+		a.collectCmd(), a.planCmd(), a.applyCmd(), a.releaseCmd(), a.dropPeersCmd(),
 		a.resetCmd(),
 		a.verifyCmd(),
 		a.statusCmd(),

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/plan"
 	"github.com/tikv-repair/tikv-repair/repair"
 	"github.com/tikv-repair/tikv-repair/scan"
 )
@@ -25,7 +26,7 @@ type resetOptions struct {
 func (a *app) resetCmd() *cobra.Command {
 	var o resetOptions
 	cmd := &cobra.Command{
-		Use:   "reset --to-ts T DIR",
+		Use:   "reset --to-ts T DIR…",
 		Short: "Rewind a store to a consistent timestamp T",
 		Long: `reset makes the version at T the newest one of every key. Everything committed after T goes physically; locks are decided by their
 transactions; log entries that are not applied cannot bring anything back. It prints what would be lost and asks before anything is written. What it
@@ -43,13 +44,30 @@ T must not be below the cluster's GC safe point: versions visible at T may be go
 PD, --safe-point states it (of both the larger counts); with --force=unknown-safe-point the operator answers for it, and every
 write record is looked at.
 
+With the directories of all stores of a cluster, every store is rewound by one plan: replicas are made equal first, locks are decided from the
+evidence of all stores, and no fence goes before every store is proven. --tail does not apply then.
+
 When reset is interrupted at any point, TiKV is fenced off (panic_mark_file) until the same command is run again, or undo.`,
 		Example: `  tikv-repair reset --to-ts 2026-02-03T04:05:06+01:00 --pd /data/pd --dry-run /data/tikv
   tikv-repair reset --to-ts min-resolved-ts --pd /data/pd /data/tikv
   tikv-repair reset --to-ts 2026-02-03T04:05:06+01:00 --safe-point 463875000000000000 --dry-run /data/tikv
   tikv-repair reset --to-ts 463876543210000000 --safe-point 463875000000000000 /data/tikv`,
-		Args: dirArgs(false),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.reset(cmd, args[0], &o) },
+		Args: dirArgs(true),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return a.reset(cmd, args[0], &o)
+			}
+			switch {
+			case a.c.overridden():
+				return usagef("--wal-dir, --raft-dir, --raft-wal-dir and --titan-dir belong to one directory, not %d", len(args))
+			case o.toTS == "":
+				return usagef("--to-ts is missing: a TSO, or a time with a zone such as 2026-02-03T04:05:06+01:00")
+			case cmd.Flags().Changed("tail"):
+				return usagef("--tail is for one store: a plan for several decides it for each region")
+			}
+			po := planOptions{toTS: o.toTS, safePoint: o.safePoint, pd: o.pd, force: o.force, keep: plan.KeepAll, holeFill: plan.HoleEmpty}
+			return a.together(cmd, "reset", args, &po, o.dryRun, o.yes)
+		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false

@@ -13,25 +13,49 @@ import (
 type verifyOptions struct {
 	toTS  string
 	quick bool
+
+	plan, out string
+	hash      bool
 }
 
 func (a *app) verifyCmd() *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
-		Use:   "verify --to-ts T DIR",
-		Short: "Prove that a store is at T",
+		Use:   "verify [--to-ts T | --plan PLAN] DIR…",
+		Short: "Prove that a store is at T, or that a plan is done",
 		Long: `verify reads a store and tests every truth of a finished rewind to T: the files are sound and consistent, nothing above T is left in any file
 or log, no lock and no fence above T is left, every long value is there and has an owner, TiKV would start every region, and no log entry that is
 not applied can bring anything back. It writes nothing. The exit status is 1 when something does not hold.
 
---quick leaves out what needs a pass over all records.`,
-		Args: dirArgs(false),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd, args[0], &o) },
+--quick leaves out what needs a pass over all records.
+
+With --plan it tests that the parts of the plan are done on the given stores: every record of every region that the plan changes, the start rules,
+and with a rewind the truths above. --hash also hashes the visible data of every region, each store by itself, and compares the replicas that the
+plan keeps. On a fleet, write each store's proof with -o, and give the files to one last verify --plan PLAN --hash PROOF…`,
+		Example: `  tikv-repair verify --to-ts 2026-02-03T04:05:06+01:00 /data/tikv
+  tikv-repair verify --plan plan.json --hash /data/tikv1 /data/tikv2
+  tikv-repair verify --plan plan.json --hash /data/tikv -o store1.proof
+  tikv-repair verify --plan plan.json --hash store1.proof store2.proof`,
+		Args: dirArgs(true),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case o.plan != "" && o.toTS != "":
+				return usagef("--to-ts and --plan exclude each other: the plan has its own T")
+			case o.plan != "":
+				return a.verifyPlan(cmd, args, &o)
+			case len(args) > 1 || o.hash || o.out != "":
+				return usagef("several directories, --hash and -o need --plan")
+			}
+			return a.verify(cmd, args[0], &o)
+		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.toTS, "to-ts", "", "the timestamp `T`; default: that of the newest repair here")
 	f.BoolVar(&o.quick, "quick", false, "only what the properties of the files cannot tell")
+	f.StringVar(&o.plan, "plan", "", "the `file` that plan has written")
+	f.BoolVar(&o.hash, "hash", false, "compare the visible data of the replicas; reads everything")
+	f.StringVarP(&o.out, "output", "o", "", "write the proof of one store to this `file`")
 	a.storeFlags(f)
 	return cmd
 }
