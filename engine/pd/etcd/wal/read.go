@@ -113,7 +113,7 @@ func (r *reader) segment(fs base.FS, path string, s *Segment, last bool) error {
 		return base.IO("stat", path, err)
 	}
 	s.Size = st.Size()
-	in := bufio.NewReaderSize(f, 1<<20)
+	in := bufio.NewReaderSize(f, len(zeros))
 	for {
 		n, err := r.frame(in, s)
 		if err == nil && n > 0 {
@@ -286,6 +286,9 @@ func (r *reader) onlyZeros(in *bufio.Reader, s *Segment) error {
 func (r *reader) take(rec record) error {
 	if rec.kind != typeCRC {
 		return r.content(rec)
+	}
+	if len(rec.data) != 0 {
+		return fmt.Errorf("a checksum record with %d bytes of data", len(rec.data))
 	}
 	// The first one, and one after damage, has nothing to be compared with.
 	if r.crc != 0 && !r.broken && rec.crc != r.crc {

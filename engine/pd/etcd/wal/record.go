@@ -3,8 +3,11 @@
 package wal
 
 import (
+	"fmt"
 	"hash/crc32"
 	"math"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/tikv-repair/tikv-repair/engine/pd/etcd/internal/pb"
 )
@@ -67,6 +70,27 @@ func decodeRecord(b []byte) (r record, err error) {
 	return r, err
 }
 
+// The type of a record is not under its checksum: one flipped bit makes an entry of a hard state, and the other way round. etcd always
+// writes every field of these messages but an entry's data, so all of them have to be there, and nothing else.
+type strict struct {
+	seen, want, unknown uint32
+}
+
+func (s *strict) saw(n protowire.Number) {
+	if n > 31 || s.want&(1<<n) == 0 {
+		s.unknown++
+	} else {
+		s.seen |= 1 << n
+	}
+}
+
+func (s *strict) check(what string, optional uint32) error {
+	if missing := s.want &^ optional &^ s.seen; missing != 0 || s.unknown != 0 {
+		return fmt.Errorf("a record that is no %s", what)
+	}
+	return nil
+}
+
 // Types of entries.
 const (
 	EntryNormal     = 0
@@ -80,6 +104,7 @@ type Entry struct {
 }
 
 func decodeEntry(b []byte) (e Entry, err error) {
+	has := strict{want: 1<<1 | 1<<2 | 1<<3 | 1<<4}
 	err = pb.Decode("Entry", b, func(f pb.Field) {
 		switch f.N {
 		case 1:
@@ -91,7 +116,14 @@ func decodeEntry(b []byte) (e Entry, err error) {
 		case 4:
 			f.Bytes(&e.Data)
 		}
+		has.saw(f.N)
 	})
+	if err == nil {
+		err = has.check("entry", 1<<4)
+	}
+	if err == nil && (e.Type > EntryConfChange || e.Type == EntryConfChange && len(e.Data) == 0 || e.Index == 0 || e.Term == 0) {
+		err = fmt.Errorf("entry of type %d, term %d, index %d with %d bytes", e.Type, e.Term, e.Index, len(e.Data))
+	}
 	return e, err
 }
 
@@ -101,6 +133,7 @@ type HardState struct {
 }
 
 func decodeHardState(b []byte) (h HardState, err error) {
+	has := strict{want: 1<<1 | 1<<2 | 1<<3}
 	err = pb.Decode("HardState", b, func(f pb.Field) {
 		switch f.N {
 		case 1:
@@ -110,7 +143,14 @@ func decodeHardState(b []byte) (h HardState, err error) {
 		case 3:
 			f.U64(&h.Commit)
 		}
+		has.saw(f.N)
 	})
+	if err == nil {
+		err = has.check("hard state", 0)
+	}
+	if err == nil && h.Term == 0 && h != (HardState{}) {
+		err = fmt.Errorf("hard state of term 0, vote %x, commit %d", h.Vote, h.Commit)
+	}
 	return h, err
 }
 
@@ -121,14 +161,21 @@ type Snapshot struct {
 }
 
 func decodeSnapshot(b []byte) (s Snapshot, err error) {
+	has := strict{want: 1<<1 | 1<<2 | 1<<3}
 	err = pb.Decode("walpb.Snapshot", b, func(f pb.Field) {
 		switch f.N {
 		case 1:
 			f.U64(&s.Index)
 		case 2:
 			f.U64(&s.Term)
+		case 3:
+			f.Message(func([]byte) error { return nil })
 		}
+		has.saw(f.N)
 	})
+	if err == nil {
+		err = has.check("snapshot record", 1<<3)
+	}
 	return s, err
 }
 
