@@ -264,9 +264,9 @@ func zeroSector(body []byte, at int64) bool {
 func (r *reader) onlyZeros(in *bufio.Reader, s *Segment) error {
 	at := s.End + lengthSize
 	for {
-		b, err := in.Peek(1)
+		_, err := in.Peek(1)
 		if err == nil {
-			b, _ = in.Peek(min(in.Buffered(), len(zeros)))
+			b, _ := in.Peek(min(in.Buffered(), len(zeros)))
 			if !bytes.Equal(b, zeros[:len(b)]) {
 				return fmt.Errorf("%w: its place is zero, but there are bytes behind it, at %d or later", errTorn, at)
 			}

@@ -58,6 +58,8 @@ var scenarios = map[string]scenario{
 	"sent": {members: 3, segment: 4 << 20, snapshots: 60, interval: "20ms", run: (*cluster).sent},
 	// Members added, updated, promoted, removed.
 	"members": {members: 3, segment: 4 << 20, snapshots: 40, interval: hour, run: (*cluster).changeMembers},
+	// A small one, for engine/pd/etcd/testdata.
+	"small": {members: 1, segment: 16 << 10, snapshots: 50, interval: hour, run: func(c *cluster) error { return c.loadAndKill(110) }},
 	// The alarm for a full database is raised and lowered under load.
 	"nospace": {compacts: true, members: 1, segment: 4 << 20, snapshots: 100000, interval: hour, run: (*cluster).nospace},
 }
