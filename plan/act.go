@@ -3,7 +3,6 @@ package plan
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/tikv-repair/tikv-repair/raftstate"
@@ -73,15 +72,11 @@ func (pl *planner) end(g *group) {
 	if g.fate == DecisionRemoved {
 		rp.Loss = Loss{Certainty: LossCertain, Notes: []string{"nothing of it stays: " + g.fateWhy}}
 	}
-	target := pl.mergeTarget(g)
 	for i := range g.peers {
 		p := g.peers[i]
-		if target != nil && !target.touched && g.fate == DecisionMerged {
-			// TiKV still has to apply the merge here, and needs the source for it.
-			if t := target.peerOn(p.StoreID); t != nil && !covers(t.Region.StartKey, t.Region.EndKey, p.Region.StartKey, p.Region.EndKey) {
-				rp.Survivors[i].Why = fmt.Sprintf("left as it is: region %d takes it in when TiKV applies its log here", target.id)
-				continue
-			}
+		if t := pl.takenIn(g, p); t != 0 {
+			rp.Survivors[i].Why = fmt.Sprintf("left as it is: region %d takes it in when TiKV applies its log here", t)
+			continue
 		}
 		rp.Survivors[i].Why = g.fateWhy
 		if g.fate == DecisionRemoved {
@@ -99,38 +94,47 @@ func (pl *planner) end(g *group) {
 	pl.regions = append(pl.regions, rp)
 }
 
-func (pl *planner) mergeTarget(g *group) *group {
-	if m := g.newest.MergeState; m != nil && m.Target != nil {
-		return pl.group(m.Target.ID)
+// takenIn names the region that is left alone and takes p in on this store when TiKV applies its log, or what its log still lacks here:
+// TiKV needs p for that.
+func (pl *planner) takenIn(g *group, p *PeerReport) uint64 {
+	if g.fate != DecisionMerged || pl.excluded(p) != "" {
+		return 0
 	}
-	for i := range pl.final {
-		t := pl.final[i].g
-		if t == nil || t.best == nil || !hasAdmin(t.best) {
+	var targets []uint64
+	for _, t := range pl.merges[p.RegionID] {
+		targets = append(targets, t.Region)
+	}
+	if m := g.newest.MergeState; m != nil && m.Target != nil {
+		targets = append(targets, m.Target.ID)
+	}
+	for _, id := range targets {
+		t := pl.group(id)
+		if t == nil || t.touched {
 			continue
 		}
-		for _, s := range walk(t.best).steps {
-			if s.admin != nil && s.admin.Type == raftstate.AdminCommitMerge && s.admin.Source != nil && s.admin.Source.ID == g.id {
-				return t
-			}
+		if o := t.peerOn(p.StoreID); o != nil && !covers(o.Region.StartKey, o.Region.EndKey, p.Region.StartKey, p.Region.EndKey) {
+			return id
 		}
 	}
-	return nil
+	return 0
 }
 
 // mergedHere tells up to where a source has to be applied before the target takes it in on this store; 0: the plan does not merge it here.
 func (pl *planner) mergedHere(g *group, p *PeerReport) uint64 {
-	t := pl.mergeTarget(g)
-	if t == nil || t.choice == nil {
-		return 0
-	}
-	m := t.choice.member(p.StoreID)
-	if m == nil {
-		return 0
-	}
-	for _, s := range m.steps {
-		if s.admin.Type == raftstate.AdminCommitMerge && s.admin.Source.ID == g.id {
-			to, _ := pl.sourceReady(p.StoreID, s.admin)
-			return to
+	for _, t := range pl.merges[g.id] {
+		target := pl.group(t.Region)
+		if t.Store != p.StoreID || target.choice == nil {
+			continue
+		}
+		m := target.choice.member(p.StoreID)
+		if m == nil {
+			continue
+		}
+		for _, s := range m.steps {
+			if s.admin.Type == raftstate.AdminCommitMerge && s.admin.Source.ID == g.id {
+				to, _ := pl.sourceReady(p.StoreID, s.admin)
+				return to
+			}
 		}
 	}
 	return 0
@@ -253,39 +257,47 @@ func (pl *planner) rewriteAction(g *group, c *choice, m *member, n raftstate.Reg
 	return a
 }
 
-// carryEntries asks for the log entries that members need from another store, or takes them from the answer.
+// carryEntries asks for the log entries that members need from other stores, or takes them from the answers: what the winner's own log has
+// comes from there, what was carried to the winner itself from the longest log.
 func (pl *planner) carryEntries(g *group, c *choice) {
-	from, need := ^uint64(0), false
+	from := c.winner.Last
 	for _, m := range c.members {
 		if m.carried != 0 {
-			from, need = min(from, m.carried), true
+			from = min(from, m.carried)
 		}
 	}
-	if !need {
+	own := c.winner.Last
+	if k := c.member(c.winner.StoreID).carried; k != 0 {
+		own = k
+	}
+	pl.carryFrom(g, c, c.winner.StoreID, from, own)
+	if g.best != nil {
+		pl.carryFrom(g, c, g.best.StoreID, max(own, from), c.winner.Last)
+	}
+}
+
+func (pl *planner) carryFrom(g *group, c *choice, store, from, to uint64) {
+	if from >= to {
 		return
 	}
-	source := c.winner.StoreID
-	if c.member(source).carried != 0 {
-		source = g.best.StoreID
-	}
-	q := &Question{ID: fmt.Sprintf("entries-%d-%d-%d", g.id, from, c.winner.Last), Kind: AskEntries, Stores: []uint64{source}, RegionID: g.id, From: from, To: c.winner.Last,
+	q := &Question{ID: fmt.Sprintf("entries-%d-%d-%d", g.id, from, to), Kind: AskEntries, Stores: []uint64{store}, RegionID: g.id, From: from, To: to,
 		Reason: fmt.Sprintf("region %d: other stores need these log entries to hold the same data", g.id)}
-	a := pl.answerOf(q.ID, source)
+	a := pl.answerOf(q.ID, store)
 	if a == nil {
 		pl.ask[q.ID] = q
 		return
 	}
+	whole := uint64(len(a.Entries)) == to-from
 	for i, e := range a.Entries {
 		if term, ok := c.winner.termAt(e.Index); e.Index != from+1+uint64(i) || ok && term != e.Term {
-			a.Entries = nil
-			break
+			whole = false
 		}
 	}
-	if uint64(len(a.Entries)) != c.winner.Last-from {
-		pl.problem(&ReportMismatch{Store: source, Reason: fmt.Sprintf("its answer has not the log entries %d to %d of region %d that it reported", from+1, c.winner.Last, g.id)})
+	if !whole {
+		pl.problem(&ReportMismatch{Store: store, Reason: fmt.Sprintf("its answer has not the log entries %d to %d of region %d that it reported", from+1, to, g.id)})
 		return
 	}
-	pl.carried[g.id] = &CarriedRange{RegionID: g.id, FromStore: source, Entries: a.Entries}
+	pl.carried = append(pl.carried, CarriedRange{RegionID: g.id, FromStore: store, Entries: a.Entries})
 }
 
 // originalApplied is the applied index of the report: p may be as it is after entries were carried to it.
@@ -300,8 +312,7 @@ func originalApplied(g *group, p *PeerReport) uint64 {
 func (pl *planner) children(g *group, c *choice, m *member) {
 	for _, s := range m.steps {
 		for _, r := range s.children {
-			cg := pl.group(r.ID)
-			if cg != nil && (cg.newest != nil || len(cg.tombs) > 0) {
+			if !pl.unborn(r.ID) {
 				continue
 			}
 			pl.child(g, c, m, s, r)
@@ -311,36 +322,44 @@ func (pl *planner) children(g *group, c *choice, m *member) {
 
 // child creates one region on one store, as applying the split would: same data, an initial log.
 func (pl *planner) child(g *group, c *choice, m *member, s step, r raftstate.Region) {
+	why := fmt.Sprintf("the log of region %d splits it off at index %d, and no survivor has carried that out", g.id, s.index)
+	n := pl.childMade[r.ID]
+	if n == nil {
+		n = pl.newborn(c, s, r)
+		pl.childMade[r.ID] = n
+		rp := RegionPlan{ID: n.ID, Range: rangeOf(*n), Decision: DecisionSplitOff, Reason: why, New: *n, WinnerStore: n.Peers[0].StoreID, WinnerPeer: n.Peers[0].ID}
+		rp.Loss.Certainty = LossPossible
+		for _, q := range n.Peers {
+			rp.KeptStores = append(rp.KeptStores, q.StoreID)
+		}
+		pl.regions = append(pl.regions, rp)
+	}
+	a := Action{Kind: ActionCreate, RegionID: n.ID, Reason: why, New: initial(*n)}
+	pl.actions[m.p.StoreID] = append(pl.actions[m.p.StoreID], a)
+}
+
+// newborn is the descriptor of a region that a split creates: its peers are on the stores that carry the split out. A store that a conf
+// change before the split had removed has the data all the same; its peer gets a new id.
+func (pl *planner) newborn(c *choice, s step, r raftstate.Region) *raftstate.Region {
 	n := r
 	n.Peers = nil
 	for _, o := range c.members {
 		if !slices.ContainsFunc(o.steps, func(x step) bool { return x.index == s.index }) {
 			continue
 		}
-		if q, ok := r.PeerOn(o.p.StoreID); ok {
-			n.Peers = append(n.Peers, raftstate.Peer{ID: q.ID, StoreID: q.StoreID})
+		q := raftstate.Peer{StoreID: o.p.StoreID}
+		if named, ok := r.PeerOn(q.StoreID); ok {
+			q.ID = named.ID
+		} else {
+			q.ID = pl.newID()
 		}
-	}
-	if _, ok := n.PeerOn(m.p.StoreID); !ok {
-		return
+		n.Peers = append(n.Peers, q)
 	}
 	n.Epoch.ConfVer += confVerMargin
 	if pd := pl.pdVersion(n.ID, n.StartKey, n.EndKey); pd > n.Epoch.Version {
 		n.Epoch.Version = pd + 1 // its log is empty: nothing depends on the version
 	}
-	a := Action{Kind: ActionCreate, RegionID: n.ID, Reason: fmt.Sprintf("split off region %d at index %d", g.id, s.index), New: initial(n)}
-	pl.actions[m.p.StoreID] = append(pl.actions[m.p.StoreID], a)
-	if pl.childMade[n.ID] {
-		return
-	}
-	pl.childMade[n.ID] = true
-	rp := RegionPlan{ID: n.ID, Range: rangeOf(n), Decision: DecisionSplitOff, New: n, WinnerStore: n.Peers[0].StoreID, WinnerPeer: n.Peers[0].ID,
-		Reason: fmt.Sprintf("the log of region %d splits it off at index %d, and no survivor has carried that out", g.id, s.index)}
-	rp.Loss.Certainty = LossPossible
-	for _, q := range n.Peers {
-		rp.KeptStores = append(rp.KeptStores, q.StoreID)
-	}
-	pl.regions = append(pl.regions, rp)
+	return &n
 }
 
 // initial are the records of a region without a log.
@@ -406,14 +425,6 @@ func (pl *planner) storePlans() []StorePlan {
 	var out []StorePlan
 	for _, id := range pl.storeID {
 		out = append(out, StorePlan{StoreID: id, Fingerprint: pl.stores[id].Fingerprint, Rewind: pl.rewind(), Actions: pl.actions[id]})
-	}
-	return out
-}
-
-func (pl *planner) carriedList() []CarriedRange {
-	var out []CarriedRange
-	for _, id := range slices.Sorted(maps.Keys(pl.carried)) {
-		out = append(out, *pl.carried[id])
 	}
 	return out
 }

@@ -134,6 +134,12 @@ func (c *checker) ranges() {
 			soft[n.region.ID] = soft[n.region.ID] || l.act == nil && changing(l.peer)
 		}
 		newest = append(newest, n)
+		// TiKV has yet to divide these: regions that it will create then have no descriptor of their own.
+		for _, l := range ls {
+			if l.store != n.store && l.act == nil && changing(l.peer) {
+				newest = append(newest, l)
+			}
+		}
 	}
 	slices.SortFunc(newest, func(a, b after) int {
 		return cmp.Or(bytes.Compare(a.region.StartKey, b.region.StartKey), cmp.Compare(a.region.ID, b.region.ID))
@@ -253,24 +259,28 @@ func (c *checker) pair(a, b after) {
 		c.add("I5", where, "applied is %d, on store %d %d", y.Applied, a.store, x.Applied)
 		return
 	}
-	// Different only by what the rewind takes back.
-	seen := lo
-	for _, src := range c.sources(holder) {
-		for _, g := range src.Log {
-			if g.Last <= seen || g.First > hi {
-				continue
+	// Different only by what the rewind takes back. Reports cut their logs into runs of different lengths: one that shows it is enough.
+	for at := lo + 1; at <= hi; {
+		next, known := at, false
+		for _, src := range c.sources(holder) {
+			for _, g := range src.Log {
+				if g.First <= at && at <= g.Last && g.Kind != GroupMissing {
+					known = true
+					if !tooOld(g, c.p.ToTS) {
+						next = max(next, g.Last+1)
+					}
+				}
 			}
-			if g.First > seen+1 {
-				break
-			}
-			if tooOld(g, c.p.ToTS) {
-				c.add("I5", where, "it differs from store %d by entries %d to %d, which have something at or below T", a.store, g.First, g.Last)
-			}
-			seen = g.Last
 		}
-	}
-	if seen < hi {
-		c.add("I5", where, "applied is %d, on store %d %d, and nobody knows what lies between", y.Applied, a.store, x.Applied)
+		if next == at {
+			what := "nobody knows"
+			if known {
+				what = "which may have something at or below T"
+			}
+			c.add("I5", where, "applied is %d, on store %d %d, and they differ by entry %d, %s", y.Applied, a.store, x.Applied, at, what)
+			return
+		}
+		at = next
 	}
 }
 

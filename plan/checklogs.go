@@ -146,7 +146,9 @@ func (c *checker) untouched() {
 		for _, p := range ps {
 			own, _ := p.Region.PeerOn(p.StoreID)
 			simple = simple && p.State == raftstate.Normal && p.Usable && len(p.StartRules) == 0 && !p.Region.IsJoint() && !own.IsWitness &&
-				p.Region.Epoch == ps[0].Region.Epoch && !hasAdmin(p)
+				p.Region.Epoch == ps[0].Region.Epoch && !slices.ContainsFunc(p.Log, func(g LogGroup) bool {
+				return g.Last > p.Applied && (g.StopsTiKV || g.Kind != GroupWrite && g.Kind != GroupEmpty)
+			})
 			if own.Role == raftstate.Voter {
 				alive++
 			}

@@ -96,7 +96,7 @@ func (pl *planner) others(g *group, c *choice, cands []*PeerReport, limit uint64
 		if p.StoreID == c.winner.StoreID {
 			continue
 		}
-		if pl.opt.Keep == KeepWinner && !(g.healthy && pl.rewind()) {
+		if pl.opt.Keep == KeepWinner && !(g.healthy && pl.rewind()) && !pl.bearsOrphan(p, limit) {
 			c.left[p.StoreID] = "only the winner is kept (--keep=winner)"
 			continue
 		}
@@ -104,6 +104,18 @@ func (pl *planner) others(g *group, c *choice, cands []*PeerReport, limit uint64
 			c.left[p.StoreID] = why
 		}
 	}
+}
+
+// bearsOrphan tells whether a peer's log splits off a region that has no copy yet: its data are here, and may be nowhere else.
+func (pl *planner) bearsOrphan(p *PeerReport, limit uint64) bool {
+	for _, s := range walk(p).steps {
+		for _, c := range s.children {
+			if s.index <= limit && pl.unborn(c.ID) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // admit makes p a member, if it can hold the same data; otherwise it says why not.

@@ -149,7 +149,7 @@ type NewState struct {
 	Vote   uint64 `json:"hard_state_vote,omitempty"` // 0 when Term is raised: a vote belongs to its term
 }
 
-// CarriedRange are log entries of a region that other stores need.
+// CarriedRange are log entries of a region that other stores need. A region can have two, one after the other, from two stores.
 type CarriedRange struct {
 	RegionID  uint64         `json:"region_id"`
 	FromStore uint64         `json:"from_store"`

@@ -31,6 +31,7 @@ type group struct {
 
 	healthy bool
 	why     string // why it is not
+	leans   bool   // healthy only with peers that TiKV creates by splits in other regions' logs
 	touched bool
 	cause   string // why it is touched
 	shrink  *shrink
@@ -64,11 +65,12 @@ type planner struct {
 
 	groups  []group
 	pending map[uint64][]pendingChild // by child id: stores whose parent copy has yet to carry out the split
+	merges  map[uint64][]RegionStore  // by source id: target peers whose log takes the source in, above applied
 	wins    map[uint64]int
 
 	answers  map[string][]*Answer
 	ask      map[string]*Question
-	carried  map[uint64]*CarriedRange
+	carried  []CarriedRange
 	actions  map[uint64][]Action
 	regions  []RegionPlan
 	final    []placed // what the key space looks like afterwards
@@ -77,7 +79,7 @@ type planner struct {
 	maxSeen  mvcc.TS
 	healthy  int
 	// childMade are the regions that splits carried out by the plan create.
-	childMade map[uint64]bool
+	childMade map[uint64]*raftstate.Region
 }
 
 // pendingChild is a store that will create a region by itself.
@@ -91,9 +93,9 @@ type pendingChild struct {
 // problems block (see Blocks) must not be applied. The plan is nil when the reports do not belong together.
 func Make(in Input, opt Options) (*Plan, []Problem) {
 	pl := &planner{in: in, opt: opt, failed: map[uint64]bool{}, tiflash: map[uint64]bool{}, stores: map[uint64]*StoreReport{},
-		dead: map[RegionStore]string{}, forced: map[string]bool{}, pending: map[uint64][]pendingChild{}, wins: map[uint64]int{},
-		answers: map[string][]*Answer{}, ask: map[string]*Question{}, carried: map[uint64]*CarriedRange{}, actions: map[uint64][]Action{},
-		childMade: map[uint64]bool{}, pdByID: map[uint64]raftstate.Epoch{}}
+		dead: map[RegionStore]string{}, forced: map[string]bool{}, pending: map[uint64][]pendingChild{}, merges: map[uint64][]RegionStore{}, wins: map[uint64]int{},
+		answers: map[string][]*Answer{}, ask: map[string]*Question{}, actions: map[uint64][]Action{},
+		childMade: map[uint64]*raftstate.Region{}, pdByID: map[uint64]raftstate.Epoch{}}
 	if pl.opt.Keep == "" {
 		pl.opt.Keep = KeepAll
 	}
@@ -241,8 +243,13 @@ func (pl *planner) full(p *PeerReport) bool {
 	return ok && !own.IsWitness
 }
 
-// stops tells whether TiKV would not start with the peer's records as they are.
+// stops tells why TiKV would not start with the peer as it is, or stop when it applies its log.
 func (p *PeerReport) stops() string {
+	for _, g := range p.above(p.Applied) {
+		if g.StopsTiKV {
+			return fmt.Sprintf("it would stop at entry %d of the log: %s", g.First, reasonOf(g))
+		}
+	}
 	for _, r := range p.StartRules {
 		if r.Consequence == raftstate.StopsStart.String() {
 			return r.Message
@@ -306,7 +313,7 @@ func (pl *planner) examine() {
 				g.future = &after
 			}
 		}
-		pl.pendingSplits(g)
+		pl.pendingChanges(g)
 	}
 }
 
@@ -370,15 +377,19 @@ func (pl *planner) witnessed(g *group, s step) bool {
 	return false
 }
 
-// pendingSplits notes the stores that will create a child region when TiKV applies what is proven.
-func (pl *planner) pendingSplits(g *group) {
+// pendingChanges notes the stores that will create a child region when TiKV applies what is proven, and those whose log takes another
+// region in.
+func (pl *planner) pendingChanges(g *group) {
 	for _, p := range g.peers {
 		if !pl.votes(p) {
 			continue
 		}
 		for _, s := range walk(p).steps {
+			if s.admin != nil && s.admin.Type == raftstate.AdminCommitMerge && s.admin.Source != nil {
+				pl.merges[s.admin.Source.ID] = append(pl.merges[s.admin.Source.ID], RegionStore{g.id, p.StoreID})
+			}
 			if s.index > g.frontier {
-				break
+				continue
 			}
 			for _, c := range s.children {
 				pl.pending[c.ID] = append(pl.pending[c.ID], pendingChild{g.id, p.StoreID, c})
@@ -387,8 +398,17 @@ func (pl *planner) pendingSplits(g *group) {
 	}
 }
 
-// newID takes an id that nobody had.
+// newID takes an id that nobody had. Without a word about PD's allocator it stays far above all that the survivors know.
 func (pl *planner) newID() uint64 {
+	if pl.created == 0 {
+		known := pl.opt.AllocID != 0 || slices.ContainsFunc(pl.in.PD, func(p *PDReport) bool { return p.AllocID != 0 })
+		pl.nextID = max(pl.nextID, pl.maxID)
+		if !known {
+			pl.nextID += idMargin
+			pl.problem(&UnknownAllocator{MaxSeen: pl.maxID, First: pl.nextID + 1})
+		}
+	}
+	pl.created++
 	pl.nextID++
 	return pl.nextID
 }

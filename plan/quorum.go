@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tikv-repair/tikv-repair/raftstate"
@@ -24,15 +25,9 @@ func (pl *planner) quorums() {
 		if g.healthy || g.newest == nil {
 			continue
 		}
-		coming := map[uint64]bool{}
-		for _, c := range pl.pending[g.id] {
-			if pl.group(c.parent).healthy {
-				coming[c.store] = true
-			}
-		}
-		if len(coming) > 0 {
+		if coming := pl.coming(g); len(coming) > 0 {
 			if why := pl.sick(g, coming); why == "" {
-				g.healthy, g.why = true, ""
+				g.healthy, g.why, g.leans = true, "", true
 			}
 		}
 	}
@@ -54,10 +49,42 @@ func (pl *planner) quorums() {
 			g.touched, g.cause = true, "all replicas go back to T together"
 		case chosen:
 			g.touched, g.cause = true, "the operator named the winner (--winner)"
+		case pl.stopped(g) && merging(g):
+			g.touched, g.cause = true, "one of its peers has to go, and a merge that needs it everywhere is under way"
 		case pl.hasExcluded(g):
 			g.touched, g.cause = true, "the operator destroys one of its peers (--tombstone)"
 		}
 	}
+}
+
+// coming are the stores that will create their peer of a region by themselves: by a split of a healthy region that is left alone.
+func (pl *planner) coming(g *group) map[uint64]bool {
+	out := map[uint64]bool{}
+	for _, c := range pl.pending[g.id] {
+		if parent := pl.group(c.parent); parent.healthy && (!parent.touched || pl.rewind()) {
+			out[c.store] = true
+		}
+	}
+	return out
+}
+
+func (pl *planner) stopped(g *group) bool {
+	return slices.ContainsFunc(g.peers, func(p *PeerReport) bool { return p.stops() != "" })
+}
+
+// merging tells whether the region is the source of a merge that is prepared, or may be once its log is applied.
+func merging(g *group) bool {
+	for _, p := range g.peers {
+		if p.State == raftstate.Merging {
+			return true
+		}
+		for _, e := range p.above(p.Applied) {
+			if e.Admin != nil && e.Admin.Type == raftstate.AdminPrepareMerge {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (pl *planner) hasExcluded(g *group) bool {

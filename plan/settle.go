@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/tikv-repair/tikv-repair/raftstate"
@@ -84,15 +85,15 @@ func (pl *planner) couple() {
 					again = g.touch(fmt.Sprintf("it waits for a merge into region %d, which is rewritten", t.id)) || again
 				}
 			}
-			if g.best == nil || g.touched || !hasAdmin(g.best) {
-				continue
-			}
-			for _, s := range walk(g.best).steps {
-				if s.admin == nil || s.admin.Type != raftstate.AdminCommitMerge || s.admin.Source == nil {
-					continue
+			if g.leans && !g.touched {
+				if why := pl.sick(g, pl.coming(g)); why != "" {
+					g.healthy, g.why = false, why
+					again = g.touch(why) || again
 				}
-				if src := pl.group(s.admin.Source.ID); src != nil && src.touched && src.fate == "" {
-					again = g.touch(fmt.Sprintf("its log takes in region %d, which is rewritten", src.id)) || again
+			}
+			if g.touched {
+				for _, t := range pl.merges[g.id] {
+					again = pl.group(t.Region).touch(fmt.Sprintf("its log takes in region %d, which is rewritten", g.id)) || again
 				}
 			}
 		}
@@ -143,12 +144,22 @@ func (pl *planner) place() (again bool) {
 	return again
 }
 
+// unborn tells whether a region that a split creates has no copy anywhere, and never had one on a survivor.
+func (pl *planner) unborn(id uint64) bool {
+	g := pl.group(id)
+	return g == nil || g.newest == nil && len(g.tombs) == 0
+}
+
 // bornOf are the regions that the plan creates by carrying out splits of a group.
 func (pl *planner) bornOf(g *group) (out []placed) {
-	for _, s := range g.choice.member(g.choice.winner.StoreID).steps {
-		for _, c := range s.children {
-			if cg := pl.group(c.ID); cg == nil || cg.newest == nil && len(cg.tombs) == 0 {
-				out = append(out, placed{start: c.StartKey, end: c.EndKey, epoch: c.Epoch, virtual: &c})
+	seen := map[uint64]bool{}
+	for _, m := range g.choice.members {
+		for _, s := range m.steps {
+			for _, c := range s.children {
+				if pl.unborn(c.ID) && !seen[c.ID] {
+					seen[c.ID] = true
+					out = append(out, placed{start: c.StartKey, end: c.EndKey, epoch: c.Epoch, virtual: &c})
+				}
 			}
 		}
 	}
@@ -158,30 +169,22 @@ func (pl *planner) bornOf(g *group) (out []placed) {
 // virtualChildren are regions without a live copy that TiKV creates by itself from splits in the logs of regions that are left alone. One
 // that would be without a quorum touches its parent, so that the plan carries out the split.
 func (pl *planner) virtualChildren() (out []placed, touched bool) {
-	for i := range pl.groups {
-		g := &pl.groups[i]
-		if g.touched || g.best == nil || g.fate != "" || !hasAdmin(g.best) {
+	for _, id := range slices.Sorted(maps.Keys(pl.pending)) {
+		list := pl.pending[id]
+		parent := pl.group(list[0].parent)
+		if g := pl.group(id); g != nil && g.newest != nil || parent.touched || parent.fate != "" {
 			continue
 		}
-		for _, s := range walk(g.best).steps {
-			if s.index > g.frontier {
-				break
-			}
-			for _, c := range s.children {
-				if cg := pl.group(c.ID); cg != nil && cg.newest != nil {
-					continue
-				}
-				coming := map[uint64]bool{}
-				for _, p := range pl.pending[c.ID] {
-					coming[p.store] = true
-				}
-				if why := lacks(c, func(p raftstate.Peer) bool { return coming[p.StoreID] }); why != "" {
-					touched = g.touch(fmt.Sprintf("region %d, which it splits off, would have no quorum: %s", c.ID, why)) || touched
-					continue
-				}
-				out = append(out, placed{start: c.StartKey, end: c.EndKey, epoch: c.Epoch, virtual: &c})
-			}
+		coming := map[uint64]bool{}
+		for _, p := range list {
+			coming[p.store] = true
 		}
+		c := list[0].region
+		if why := lacks(c, func(p raftstate.Peer) bool { return coming[p.StoreID] }); why != "" {
+			touched = parent.touch(fmt.Sprintf("region %d, which it splits off, would have no quorum: %s", id, why)) || touched
+			continue
+		}
+		out = append(out, placed{start: c.StartKey, end: c.EndKey, epoch: c.Epoch, virtual: &c})
 	}
 	return out, touched
 }
@@ -273,15 +276,8 @@ func (pl *planner) supersede(g *group, over []placed) {
 			}
 		}
 	}
-	for _, k := range over {
-		if k.g == nil || k.g.best == nil || g.fate == DecisionMerged {
-			continue
-		}
-		for _, s := range walk(k.g.best).steps {
-			if s.admin != nil && s.admin.Type == raftstate.AdminCommitMerge && s.admin.Source != nil && s.admin.Source.ID == g.id {
-				g.fate, g.fateWhy = DecisionMerged, fmt.Sprintf("the log of region %d takes it in", k.id())
-			}
-		}
+	if t := pl.merges[g.id]; len(t) > 0 && g.fate != DecisionMerged {
+		g.fate, g.fateWhy = DecisionMerged, fmt.Sprintf("the log of region %d takes it in", t[0].Region)
 	}
 }
 
@@ -313,22 +309,12 @@ func gaps(final []placed) (out []gap) {
 
 // holes fills what nobody holds: with a stale copy when that is wanted and one covers the gap alone, else with an empty region.
 func (pl *planner) holes() {
-	pl.nextID = max(pl.nextID, pl.maxID)
-	known := pl.opt.AllocID != 0
-	for _, p := range pl.in.PD {
-		known = known || p.AllocID != 0
-	}
 	for _, h := range gaps(pl.final) {
 		if pl.opt.HoleFill == HoleStale {
 			if g := pl.staleFor(h); g != nil {
 				pl.revive(g, h)
 				continue
 			}
-		}
-		if !known {
-			known = true
-			pl.nextID += idMargin
-			pl.problem(&UnknownAllocator{MaxSeen: pl.maxID, First: pl.nextID + 1})
 		}
 		pl.createEmpty(h)
 	}
