@@ -94,26 +94,34 @@ func (pl *planner) end(g *group) {
 	pl.regions = append(pl.regions, rp)
 }
 
+// targets lists the regions that take a source in, or may.
+func (pl *planner) targets(g *group) (out []*group) {
+	add := func(id uint64) {
+		if t := pl.group(id); t != nil && !slices.Contains(out, t) {
+			out = append(out, t)
+		}
+	}
+	for _, t := range pl.merges[g.id] {
+		add(t.Region)
+	}
+	if m := g.newest.MergeState; m != nil && m.Target != nil {
+		add(m.Target.ID)
+	}
+	return out
+}
+
 // takenIn names the region that is left alone and takes p in on this store when TiKV applies its log, or what its log still lacks here:
 // TiKV needs p for that.
 func (pl *planner) takenIn(g *group, p *PeerReport) uint64 {
 	if g.fate != DecisionMerged || pl.excluded(p) != "" {
 		return 0
 	}
-	var targets []uint64
-	for _, t := range pl.merges[p.RegionID] {
-		targets = append(targets, t.Region)
-	}
-	if m := g.newest.MergeState; m != nil && m.Target != nil {
-		targets = append(targets, m.Target.ID)
-	}
-	for _, id := range targets {
-		t := pl.group(id)
-		if t == nil || t.touched {
+	for _, t := range pl.targets(g) {
+		if t.touched {
 			continue
 		}
 		if o := t.peerOn(p.StoreID); o != nil && !covers(o.Region.StartKey, o.Region.EndKey, p.Region.StartKey, p.Region.EndKey) {
-			return id
+			return t.id
 		}
 	}
 	return 0
@@ -121,9 +129,8 @@ func (pl *planner) takenIn(g *group, p *PeerReport) uint64 {
 
 // mergedHere tells up to where a source has to be applied before the target takes it in on this store; 0: the plan does not merge it here.
 func (pl *planner) mergedHere(g *group, p *PeerReport) uint64 {
-	for _, t := range pl.merges[g.id] {
-		target := pl.group(t.Region)
-		if t.Store != p.StoreID || target.choice == nil {
+	for _, target := range pl.targets(g) {
+		if target.choice == nil {
 			continue
 		}
 		m := target.choice.member(p.StoreID)
@@ -234,7 +241,10 @@ func (pl *planner) rewriteAction(g *group, c *choice, m *member, n raftstate.Reg
 		a.New.Last, a.New.LastTerm, a.New.Commit, a.New.Term, a.New.Vote = p.Last, p.LastTerm, p.HardCommit, p.HardTerm, p.Vote
 		return a
 	}
-	term, _ := p.termAt(m.to)
+	term, ok := p.termAt(m.to)
+	if !ok {
+		term, _ = c.winner.termAt(m.to)
+	}
 	applied := originalApplied(g, p)
 	if m.to > applied || m.carried != 0 {
 		a.Apply = &ApplyLog{From: applied, To: m.to, Term: term, Version: p.Region.Epoch.Version, CarriedFrom: m.carried}

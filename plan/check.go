@@ -259,29 +259,38 @@ func (c *checker) pair(a, b after) {
 		c.add("I5", where, "applied is %d, on store %d %d", y.Applied, a.store, x.Applied)
 		return
 	}
-	// Different only by what the rewind takes back. Reports cut their logs into runs of different lengths: one that shows it is enough.
+	// Different only by what the rewind takes back.
+	c.onlyAbove(where, holder, lo, hi)
+}
+
+// onlyAbove demands that some report shows, for each entry of (lo, hi], that all it does is above T. Reports cut their logs into runs of
+// different lengths: one that shows it is enough.
+func (c *checker) onlyAbove(where string, holder after, lo, hi uint64) {
 	for at := lo + 1; at <= hi; {
-		next, known := at, false
+		next := at
 		for _, src := range c.sources(holder) {
 			for _, g := range src.Log {
-				if g.First <= at && at <= g.Last && g.Kind != GroupMissing {
-					known = true
-					if !tooOld(g, c.p.ToTS) {
-						next = max(next, g.Last+1)
-					}
+				if g.First <= at && at <= g.Last && g.Kind != GroupMissing && !tooOld(g, c.p.ToTS) {
+					next = max(next, g.Last+1)
 				}
 			}
 		}
 		if next == at {
-			what := "nobody knows"
-			if known {
-				what = "which may have something at or below T"
-			}
-			c.add("I5", where, "applied is %d, on store %d %d, and they differ by entry %d, %s", y.Applied, a.store, x.Applied, at, what)
+			c.add("I5", where, "applied %d and %d: entry %d between them may have something at or below T", lo, hi, at)
 			return
 		}
 		at = next
 	}
+}
+
+// lowered proves that what a peer has applied above its new applied index goes away with the rewind.
+func (c *checker) lowered(l after) {
+	where := atRegion(l.store, l.region.ID)
+	if c.p.ToTS == 0 || l.act.Tail != TailDrop {
+		c.add("I5", where, "applied goes back from %d to %d", l.peer.Applied, l.applied)
+		return
+	}
+	c.onlyAbove(where, l, l.applied, l.peer.Applied)
 }
 
 // sources lists the reports of a region, the holder's first.
@@ -348,7 +357,13 @@ func (c *checker) epochs() {
 		}
 	}
 	for _, l := range c.live {
-		if l.act == nil || l.peer == nil || l.act.Tail == TailDrop {
+		if l.act == nil || l.peer == nil {
+			continue
+		}
+		if l.act.Kind == ActionRewrite && l.applied < l.peer.Applied {
+			c.lowered(l)
+		}
+		if l.act.Tail == TailDrop {
 			continue
 		}
 		for _, g := range l.peer.Log {

@@ -45,6 +45,10 @@ func (c *checker) logs() {
 			reach = max(reach, l.act.New.Applied, l.act.New.Last)
 		}
 		have := max(r.Applied, min(r.Commit, r.Last))
+		if c.p.ToTS != 0 && have > reach && len(rp.Loss.Entries) == 0 {
+			c.onlyAbove(atRegion(r.StoreID, r.RegionID), after{store: r.StoreID, region: r.Region, peer: r}, reach, have)
+			continue
+		}
 		if have > reach && !slices.ContainsFunc(rp.Loss.Entries, func(e LostEntries) bool { return e.Last >= have }) {
 			c.add("loss", atRegion(r.StoreID, r.RegionID), "it has entries up to %d, the result up to %d, and the plan does not say that they are lost", have, reach)
 		}

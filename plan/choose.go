@@ -27,6 +27,8 @@ type choice struct {
 	notes     []string
 	left      map[uint64]string // store → why its peer is not kept
 	applying  bool              // the only copy is a snapshot that TiKV has to finish
+	// lowered: a rewind lets all members begin anew at an index below what some have applied; everything above it is above T.
+	lowered bool
 }
 
 // member is one peer that is kept.
@@ -93,6 +95,7 @@ func (pl *planner) choose(g *group) {
 	m.to = x
 	c.members = []member{m}
 	pl.others(g, c, cands, limit)
+	pl.align(g, c, limit)
 	for i := range c.members {
 		pl.outcome(&c.members[i], limit)
 	}

@@ -177,6 +177,83 @@ func (pl *planner) admit(c *choice, p *PeerReport, limit uint64) string {
 	return ""
 }
 
+// align makes sure that no member can be elected without an entry that another member has applied or knows to be committed: the quorum that
+// once held these entries is gone, so raft does not see to it any more. With two voters it does: each needs the other's vote.
+//
+// Without a rewind, members with a shorter log get the rest of the winner's. With one, all begin anew at the same index with an empty log:
+// the last one that has anything at or below T. What some have applied above it is taken back by the rewind.
+func (pl *planner) align(g *group, c *choice, limit uint64) {
+	if c.tail == TailDrop {
+		return
+	}
+	w := c.member(c.winner.StoreID)
+	top, _ := w.p.end()
+	if c.tail == TailNeutralise {
+		top = 0
+		for _, m := range c.members {
+			top = max(top, m.to, m.p.HardCommit)
+		}
+	}
+	short := func(m member) bool { return m.p != w.p && m.carried == 0 && commonEnd(w.p, m.p) < top }
+	if !slices.ContainsFunc(c.members, short) {
+		return
+	}
+	voters := 0
+	for _, q := range pl.roles(g, c) {
+		if q.Role == raftstate.Voter {
+			voters++
+		}
+	}
+	if len(c.members) == 2 && voters == 2 {
+		return
+	}
+	if c.tail == TailNeutralise {
+		pl.lower(c, limit)
+		return
+	}
+	for i := range c.members {
+		m := &c.members[i]
+		if !short(*m) {
+			continue
+		}
+		common := commonEnd(w.p, m.p)
+		if q := pl.carry(w.p, m.p, common); q != nil {
+			m.p, m.carried = q, common
+		} else {
+			c.left[m.p.StoreID] = fmt.Sprintf("its log agrees with the winner's up to %d only, and it could be elected without the rest: PD copies the region again", common)
+		}
+	}
+	c.members = slices.DeleteFunc(c.members, func(m member) bool { return short(m) })
+}
+
+// lower lets all members of a rewound region begin anew at the last index that has anything at or below T.
+func (pl *planner) lower(c *choice, limit uint64) {
+	w := c.winner
+	end, _ := w.end()
+	from := w.Applied
+	for _, m := range c.members {
+		from = min(from, m.p.Applied)
+	}
+	x := max(from, pl.lastToKeep(w, from, end), lastStep(walk(w), limit))
+	if from < w.Truncated.Index {
+		x = max(x, w.Truncated.Index)
+	}
+	c.members = slices.DeleteFunc(c.members, func(m member) bool {
+		bad, why := reach(m.p, m.p.Applied, x)
+		if m.p != w && commonEnd(w, m.p) < x {
+			bad, why = x, "its log does not agree with the winner's"
+		}
+		if bad != 0 {
+			c.left[m.p.StoreID] = fmt.Sprintf("it cannot begin at index %d with the others: entry %d: %s", x, bad, why)
+		}
+		return bad != 0
+	})
+	for i := range c.members {
+		c.members[i].to = x
+	}
+	c.tail, c.lowered = TailDrop, true
+}
+
 // needForRewind is how far p has to be applied so that it equals, at T, a winner that is applied up to x: past everything at or below T,
 // and past what the winner's log no longer tells about.
 func (pl *planner) needForRewind(w, p *PeerReport, x uint64) uint64 {
@@ -281,7 +358,7 @@ func (pl *planner) roles(g *group, c *choice) []raftstate.Peer {
 // losses names what survivors have, or know to be committed, and the result does not have.
 func (pl *planner) losses(g *group, c *choice, best *PeerReport) {
 	end, _ := c.winner.end()
-	if c.tail == TailDrop && c.resultEnd < end {
+	if c.tail == TailDrop && !c.lowered && c.resultEnd < end {
 		c.lost = append(c.lost, lostRange(c.winner, c.resultEnd, min(end, max(g.frontier, c.resultEnd)), "the log is dropped there")...)
 		if end > max(g.frontier, c.resultEnd) {
 			c.maybe = append(c.maybe, fmt.Sprintf("entries %d to %d, not known to be committed, are dropped", max(g.frontier, c.resultEnd)+1, end))

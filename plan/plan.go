@@ -137,7 +137,8 @@ const (
 type NewState struct {
 	State  raftstate.PeerState `json:"state"`
 	Region raftstate.Region    `json:"region"` // the whole descriptor; flashback mark included
-	// The rest is not set for a tombstone.
+	// The rest is not set for a tombstone. With a rewind and TailDrop, Applied may be below the applied index of the report: everything
+	// that was applied above it is above T, and the rewind takes it back.
 	Applied     uint64                   `json:"applied,omitempty"`
 	AppliedTerm uint64                   `json:"applied_term,omitempty"`
 	Truncated   raftstate.TruncatedState `json:"truncated,omitzero"`

@@ -31,6 +31,12 @@ func (pl *planner) quorums() {
 			}
 		}
 	}
+	wanted := map[uint64]bool{}
+	for i := range pl.groups {
+		for _, id := range mergesInto(&pl.groups[i]) {
+			wanted[id] = true
+		}
+	}
 	for i := range pl.groups {
 		g := &pl.groups[i]
 		if g.newest == nil {
@@ -49,7 +55,7 @@ func (pl *planner) quorums() {
 			g.touched, g.cause = true, "all replicas go back to T together"
 		case chosen:
 			g.touched, g.cause = true, "the operator named the winner (--winner)"
-		case pl.stopped(g) && merging(g):
+		case pl.stopped(g) && (len(mergesInto(g)) > 0 || wanted[g.id]):
 			g.touched, g.cause = true, "one of its peers has to go, and a merge that needs it everywhere is under way"
 		case pl.hasExcluded(g):
 			g.touched, g.cause = true, "the operator destroys one of its peers (--tombstone)"
@@ -72,19 +78,19 @@ func (pl *planner) stopped(g *group) bool {
 	return slices.ContainsFunc(g.peers, func(p *PeerReport) bool { return p.stops() != "" })
 }
 
-// merging tells whether the region is the source of a merge that is prepared, or may be once its log is applied.
-func merging(g *group) bool {
+// mergesInto lists the regions that a region is merged into, or may be once its log is applied.
+func mergesInto(g *group) (out []uint64) {
 	for _, p := range g.peers {
-		if p.State == raftstate.Merging {
-			return true
+		if p.State == raftstate.Merging && p.MergeState != nil && p.MergeState.Target != nil {
+			out = append(out, p.MergeState.Target.ID)
 		}
 		for _, e := range p.above(p.Applied) {
-			if e.Admin != nil && e.Admin.Type == raftstate.AdminPrepareMerge {
-				return true
+			if e.Admin != nil && e.Admin.Type == raftstate.AdminPrepareMerge && e.Admin.Target != nil {
+				out = append(out, e.Admin.Target.ID)
 			}
 		}
 	}
-	return false
+	return out
 }
 
 func (pl *planner) hasExcluded(g *group) bool {
