@@ -89,6 +89,11 @@ func (pl *planner) end(g *group) {
 			last := &pl.actions[p.StoreID][len(pl.actions[p.StoreID])-1]
 			term, _ := p.termAt(merged)
 			last.Apply = &ApplyLog{From: p.Applied, To: merged, Term: term, Version: p.Region.Epoch.Version}
+			for _, s := range walk(p).steps {
+				if s.structural() && s.index <= merged {
+					last.Apply.Admin = append(last.Apply.Admin, AdminStep{s.index, s.admin.Type, s.after.Epoch.Version})
+				}
+			}
 		}
 	}
 	pl.regions = append(pl.regions, rp)

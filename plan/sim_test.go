@@ -71,13 +71,14 @@ type simCluster struct {
 	nextID uint64
 	writes int
 	ts     uint64
+	merged map[uint64]bool // regions that a committed merge has taken in
 	// restarted: the accident has happened, and what is true is what the survivors say.
 	restarted bool
 }
 
 func newSim(seed int64) *simCluster {
 	c := &simCluster{rnd: rand.New(rand.NewSource(seed)), peers: map[uint64]map[uint64]*simPeer{}, tombs: map[uint64]map[uint64]*simPeer{}, data: map[uint64]map[string][]simWrite{},
-		leader: map[uint64]uint64{}, truth: map[uint64]*simPeer{}, effect: map[uint64]map[uint64]simWrite{}, nextID: 1000, ts: 100}
+		leader: map[uint64]uint64{}, merged: map[uint64]bool{}, truth: map[uint64]*simPeer{}, effect: map[uint64]map[uint64]simWrite{}, nextID: 1000, ts: 100}
 	n := 3 + c.rnd.Intn(3)
 	for s := 1; s <= n; s++ {
 		id := uint64(s)
@@ -362,6 +363,7 @@ func (c *simCluster) applyAdmin(p *simPeer, e simEntry, i uint64, data map[strin
 			delete(c.peers[p.store], s.region)
 			c.tombs[p.store][s.region] = s
 		}
+		c.merged[a.Source.ID] = true
 		d.Epoch.Version = max(d.Epoch.Version, a.Source.Epoch.Version) + 1
 		if len(d.StartKey) > 0 && string(a.Source.EndKey) == string(d.StartKey) {
 			d.StartKey = a.Source.StartKey
@@ -455,7 +457,7 @@ func (c *simCluster) step(region uint64, what int) {
 			}
 		}
 	case what < 90:
-		if p.applied > p.trunc && p.state == raftstate.Normal {
+		if p.applied > p.trunc && p.state == raftstate.Normal && !c.preparing(region) {
 			p.trunc += uint64(c.rnd.Intn(int(p.applied - p.trunc)))
 		}
 	case what < 92:
@@ -463,6 +465,18 @@ func (c *simCluster) step(region uint64, what int) {
 	default:
 		c.proposeAdmin(l)
 	}
+}
+
+// preparing: while a merge is prepared the log stays, because the target may have to bring a lagging source up to date.
+func (c *simCluster) preparing(region uint64) bool {
+	for _, p := range c.replicas(region) {
+		for i := p.applied + 1; i <= p.last(); i++ {
+			if a := p.at(i).admin; a != nil && a.Type == raftstate.AdminPrepareMerge {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // snapshot brings a peer that is far behind, or has just been added, to the leader's state.
@@ -668,7 +682,7 @@ func (c *simCluster) goOnMerging(l *simPeer, add func(simEntry)) {
 	if c.restarted {
 		now = t
 	}
-	if now == nil || now.desc.Epoch == l.merge.Target.Epoch || covers(now.desc.StartKey, now.desc.EndKey, l.desc.StartKey, l.desc.EndKey) {
+	if c.merged[l.region] || now == nil || now.desc.Epoch == l.merge.Target.Epoch || covers(now.desc.StartKey, now.desc.EndKey, l.desc.StartKey, l.desc.EndKey) {
 		return
 	}
 	add(simEntry{kind: GroupAdmin, admin: &raftstate.Admin{Type: raftstate.AdminRollbackMerge, Commit: l.merge.Commit}})
