@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sync/errgroup"
@@ -50,6 +51,8 @@ type Draft struct {
 	BytesRead, BytesWritten  int64
 	// Outputs are the paths of the new tables, by number.
 	Outputs map[uint64]string
+	// Verifying is the time that reading the staged tables back took.
+	Verifying time.Duration
 }
 
 // physicalPass writes the new version: every table of the set that changes, on its level; and per column family one L0 table with

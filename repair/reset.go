@@ -78,15 +78,16 @@ type Result struct {
 	FencesCleared      int64   `json:"gc_fences_cleared"`
 	RegionsNeutralised int64   `json:"regions_neutralised"`
 	// Tails are the regions with log entries that are not applied.
-	Tails          []RegionLine     `json:"tails"`
-	FilesRewritten int              `json:"files_rewritten"`
-	FilesDropped   int              `json:"files_dropped"`
-	FilesKept      int              `json:"files_kept"`
-	BytesRead      int64            `json:"bytes_read"`
-	BytesWritten   int64            `json:"bytes_written"`
-	Seconds        float64          `json:"seconds"`
-	Problems       []plan.Described `json:"problems"`
-	Backup         string           `json:"backup"`
+	Tails            []RegionLine     `json:"tails"`
+	FilesRewritten   int              `json:"files_rewritten"`
+	FilesDropped     int              `json:"files_dropped"`
+	FilesKept        int              `json:"files_kept"`
+	BytesRead        int64            `json:"bytes_read"`
+	BytesWritten     int64            `json:"bytes_written"`
+	Seconds          float64          `json:"seconds"`
+	SecondsVerifying float64          `json:"seconds_verifying"` // of Seconds: reading back, and proving the published version
+	Problems         []plan.Described `json:"problems"`
+	Backup           string           `json:"backup"`
 }
 
 // The states of a Result.
@@ -122,7 +123,7 @@ func Reset(ctx context.Context, fs base.FS, dir string, so scan.Options, o Reset
 	r := &reset{s: s, o: o, start: time.Now()}
 	res, err := r.run(ctx)
 	if res != nil {
-		res.Seconds = time.Since(r.start).Seconds()
+		res.Seconds, res.SecondsVerifying = time.Since(r.start).Seconds(), r.verifying.Seconds()
 	}
 	return res, stopped(fs, dir, "reset", r.tx != nil, err)
 }
@@ -141,6 +142,8 @@ type reset struct {
 	preview *Preview
 	waiting []string // files of snap/ and import/ that are set aside
 	broken  []uint64 // regions that TiKV would not start before the rewind either
+
+	verifying time.Duration // so far
 }
 
 func (r *reset) run(ctx context.Context) (*Result, error) {
@@ -412,6 +415,7 @@ func (r *reset) stage(ctx context.Context) (*Draft, error) {
 	if err := stageVersion(ctx, r.w, r.tx, d); err != nil {
 		return nil, err
 	}
+	r.verifying += d.Verifying
 	for _, p := range r.waiting {
 		if err := r.tx.MoveAway(p); err != nil {
 			return nil, err
@@ -424,7 +428,6 @@ func (r *reset) stage(ctx context.Context) (*Draft, error) {
 }
 
 // stageVersion stages the MANIFEST and CURRENT of a draft whose tables are staged, after reading those back, and saves what the new
-// version does not refer to any more.
 func stageVersion(ctx context.Context, w *Rewinder, tx *edit.Tx, d *Draft) error {
 	s, db := w.store, w.store.DB
 	number := d.Change.NextNumber
@@ -433,9 +436,11 @@ func stageVersion(ctx context.Context, w *Rewinder, tx *edit.Tx, d *Draft) error
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	if err := w.checkStaged(ctx, after, d); err != nil {
 		return err
 	}
+	d.Verifying += time.Since(began)
 	final := s.FS.PathJoin(db.Dir, manifest.ManifestName(number))
 	if err := manifest.Write(s.FS, final+edit.StagedSuffix, records, db.State.Path); err != nil {
 		return err
@@ -465,6 +470,7 @@ func stageVersion(ctx context.Context, w *Rewinder, tx *edit.Tx, d *Draft) error
 // finish proves the published version and takes the fence away. d is nil after a resume: the numbers are then those of the preview.
 func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	r.o.Say("verifying")
+	began := time.Now()
 	if err := provePublished(r.s, r.tx, r.raft); err != nil {
 		return nil, err
 	}
@@ -472,6 +478,7 @@ func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.verifying += time.Since(began)
 	findings = slices.DeleteFunc(findings, func(f Finding) bool {
 		return (f.Truth == truthStarts || f.Truth == truthTails) && slices.Contains(r.broken, f.Region)
 	})
@@ -483,7 +490,7 @@ func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 		d = &Draft{Rewritten: r.preview.FilesToRewrite, Kept: r.preview.FilesLive - r.preview.FilesToRewrite}
 	}
 	res := r.result(StateDone, d)
-	res.Seconds = time.Since(r.start).Seconds()
+	res.Seconds, res.SecondsVerifying = time.Since(r.start).Seconds(), r.verifying.Seconds()
 	if err := r.tx.Finish(res); err != nil {
 		return nil, err
 	}

@@ -195,8 +195,11 @@ func inflate(code byte, src, dst []byte, size uint64, known bool) ([]byte, error
 	return buf.Bytes(), nil
 }
 
+// ZSTDLevel is how hard new blocks are compressed.
+const ZSTDLevel = zstd.SpeedDefault
+
 var zstdEncoders = sync.Pool{New: func() any {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(false))
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(ZSTDLevel), zstd.WithEncoderCRC(false))
 	if err != nil {
 		return err
 	}

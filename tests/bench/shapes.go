@@ -1,0 +1,58 @@
+package main
+
+import "fmt"
+
+// shape is one generated store. Numbers are for scale 1: 6 million write records.
+type shape struct {
+	name, what string
+	keys       int
+	versions   int
+	value      int // bytes
+	recent     int // further versions of a hot tenth of the rows, after everything else has been compacted
+	file       int // target size of a table, bytes
+	mem        int // write buffer, bytes
+	bottom     string // compression of the levels
+	// above are the runs: how many rounds of versions lie above T.
+	above []int
+}
+
+const million = 1000000
+
+var shapes = []shape{
+	{"rounds", "6 versions of each row, as compaction leaves them", million, 6, 100, 0, 8 << 20, 64 << 20, "", []int{0, 1, 3}},
+	{"recent", "what is above T lies in the top levels only", million, 5, 100, million / 4, 8 << 20, 64 << 20, "", []int{3, 1}},
+	{"zstd", "the bottom level compressed with ZSTD", million, 6, 100, 0, 8 << 20, 64 << 20, "zstd", []int{3}},
+	{"lz4", "the bottom level compressed with LZ4", million, 6, 100, 0, 8 << 20, 64 << 20, "lz4", []int{3}},
+	{"small-files", "many small tables", million, 3, 100, 0, 256 << 10, 64 << 20, "", []int{1}},
+	{"long-values", "values of 64 KiB in the default column family", million / 300, 4, 64 << 10, 0, 8 << 20, 64 << 20, "", []int{1}},
+}
+
+// grown is the store ten times larger than recent, with the same change.
+var grown = shape{"recent-x10", "the same change in ten times the rows", 10 * million, 5, 100, million / 4, 8 << 20, 64 << 20, "", []int{3}}
+
+// scaled is the shape for a part of the rows. The change of the grown store is that of its model.
+func (s shape) scaled(by float64) shape {
+	s.keys = max(1000, int(float64(s.keys)*by))
+	s.recent = int(float64(s.recent) * by)
+	// The parts of the store that are in memory, in the log and in the top levels shrink with it.
+	if by < 1 {
+		s.mem = max(1<<20, int(float64(s.mem)*by))
+		s.file = max(64<<10, int(float64(s.file)*by))
+	}
+	return s
+}
+
+func (s shape) args() []string {
+	out := []string{fmt.Sprintf("keys=%d", s.keys), fmt.Sprintf("versions=%d", s.versions), fmt.Sprintf("value=%d", s.value),
+		fmt.Sprintf("recent=%d", s.recent), "locks=1000"}
+	return append(out, s.options()...)
+}
+
+// options are what every program that opens the store has to know.
+func (s shape) options() []string {
+	out := []string{fmt.Sprintf("file=%d", s.file), fmt.Sprintf("mem=%d", s.mem)}
+	if s.bottom != "" {
+		out = append(out, "bottom="+s.bottom)
+	}
+	return out
+}
