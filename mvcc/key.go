@@ -136,6 +136,9 @@ func SplitKey(dbKey []byte) (prefix []byte, ts TS, ok bool) {
 	return dbKey[:n:n], TS(^binary.BigEndian.Uint64(dbKey[n:])), true
 }
 
+// KeyTS is the timestamp of a key that SplitKey has accepted, or of one with the prefix and length of such a key.
+func KeyTS(dbKey []byte) TS { return TS(^binary.BigEndian.Uint64(dbKey[len(dbKey)-tsLen:])) }
+
 // isEncoded reports whether enc is exactly one memcomparable string. It does not allocate.
 func isEncoded(enc []byte) bool {
 	last := len(enc) - encGroup

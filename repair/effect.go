@@ -4,6 +4,8 @@ package repair
 import (
 	"bytes"
 	"context"
+	"maps"
+	"slices"
 	"sort"
 
 	"golang.org/x/sync/errgroup"
@@ -34,6 +36,8 @@ type Effect struct {
 	// write gets records with fresh sequences on top of everything: commit records made of locks, and records of files that
 	// stay as they are whose gc_fence is cleared. deflt gets the deletes of default-CF rows.
 	write, deflt *rocks.Run
+	// changed are the numbers of the files of the set in which a record goes or changes.
+	changed map[uint64]bool
 }
 
 // TableLoss is the part of the loss that lies in one table, or in what is no table.
@@ -45,7 +49,7 @@ type TableLoss struct {
 }
 
 func newEffect() *Effect {
-	return &Effect{Tables: map[string]*TableLoss{}, write: &rocks.Run{}, deflt: &rocks.Run{}}
+	return &Effect{Tables: map[string]*TableLoss{}, changed: map[uint64]bool{}, write: &rocks.Run{}, deflt: &rocks.Run{}}
 }
 
 func (e *Effect) merge(o *Effect) {
@@ -68,6 +72,7 @@ func (e *Effect) merge(o *Effect) {
 	e.Histogram.merge(o.Histogram)
 	e.write.Append(o.write)
 	e.deflt.Append(o.deflt)
+	maps.Copy(e.changed, o.changed)
 }
 
 func (e *Effect) table(name string) *TableLoss {
@@ -114,7 +119,10 @@ func (e *Effect) TableLosses() []*TableLoss {
 // above T, and those are all in the set; range tombstones apply from every file.
 func (w *Rewinder) logicalPass(ctx context.Context) (*Effect, error) {
 	total := newEffect()
-	shards := w.shards()
+	shards, err := w.shards()
+	if err != nil {
+		return nil, err
+	}
 	parts := make([]*Effect, len(shards))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(w.threads())
@@ -131,162 +139,294 @@ func (w *Rewinder) logicalPass(ctx context.Context) (*Effect, error) {
 	for _, p := range parts {
 		total.merge(p)
 	}
+	w.changed = total.changed
 	return total, nil
 }
 
 type shard struct{ lower, upper []byte }
 
-// shards cuts the data range on user-key borders, so that no key's versions lie in two shards.
-func (w *Rewinder) shards() []shard {
-	var cuts [][]byte
-	for _, f := range w.store.DB.CF(scan.CFWrite).Files() {
-		if p, _, ok := mvcc.SplitKey(f.Smallest.User); ok && w.inSet(f) {
-			cuts = append(cuts, p)
+// shards cuts the data range on user-key borders, so that no key's versions lie in two shards, into parts of about as many bytes of
+// the files that are read.
+func (w *Rewinder) shards() ([]shard, error) {
+	type cut struct {
+		prefix []byte
+		size   uint64
+	}
+	var cuts []cut
+	var sum uint64
+	add := func(user []byte, size uint64) {
+		if p, _, ok := mvcc.SplitKey(user); ok {
+			cuts = append(cuts, cut{p, size})
+			sum += size
 		}
 	}
-	sort.Slice(cuts, func(i, j int) bool { return bytes.Compare(cuts[i], cuts[j]) < 0 })
+	cf := w.store.DB.CF(scan.CFWrite)
 	want := 4 * w.threads()
+	var set []rocks.LevelFile
+	for _, f := range cf.Files() {
+		if w.o.SafePoint == nil || w.inSet(f) {
+			set = append(set, f)
+		}
+	}
+	for _, f := range set {
+		if len(set) > 64*want {
+			add(f.Largest.User, f.Size)
+			continue
+		}
+		r, done, err := cf.Table(f.FileMeta)
+		if err != nil {
+			return nil, err
+		}
+		bs := r.BlockBounds()
+		step := max(1, len(bs)/(2*want))
+		for i := step - 1; i < len(bs); i += step {
+			add(bytes.Clone(bs[i].Separator), uint64(step)*bs[i].Size)
+		}
+		if err := done(); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(cuts, func(a, b cut) int { return bytes.Compare(a.prefix, b.prefix) })
 	out := []shard{{lower: []byte{'z'}}}
-	for i := 1; i < want && len(cuts) > 0; i++ {
-		c := cuts[i*len(cuts)/want]
-		if last := &out[len(out)-1]; bytes.Compare(c, last.lower) > 0 {
-			last.upper = c
-			out = append(out, shard{lower: c})
+	var at uint64
+	for _, c := range cuts {
+		if at += c.size; at*uint64(want) < sum*uint64(len(out)) || len(out) >= want {
+			continue
+		}
+		if last := &out[len(out)-1]; bytes.Compare(c.prefix, last.lower) > 0 {
+			last.upper = c.prefix
+			out = append(out, shard{lower: c.prefix})
 		}
 	}
 	out[len(out)-1].upper = []byte{'z' + 1}
-	return out
+	return out, nil
 }
 
 // pass is the logical pass over one shard.
 type pass struct {
-	w      *Rewinder
-	e      *Effect
-	ctx    context.Context
-	fences *rocks.Visible // over all files; nil while every record is looked at anyway
-	row    []byte         // prefix of the current row
+	w   *Rewinder
+	e   *Effect
+	ctx context.Context
+	in  *rocks.Pass
+
+	// fences says that the fences of records at or below T are looked up row by row, also in files that are not in the set. Otherwise
+	// every record is looked at anyway.
+	fences bool
+	row    []byte // prefix of the current row
+	atT    []byte // row and T: where the records at or below T begin
 	table  *TableLoss
-	lostPD bool // the current row lost a Put or a Delete
+	names  tableNames
+	lostPD bool   // the current row lost a Put or a Delete
+	last   []byte // the user key whose newest record has been seen
 	n      int
+
+	atDefault []byte
 }
 
 func (p *pass) run(lower, upper []byte) (err error) {
 	cf := p.w.store.DB.CF(scan.CFWrite)
 	sel := p.w.inSet
-	if p.w.o.SafePoint == nil {
+	if p.fences = p.w.o.SafePoint != nil; !p.fences {
 		sel = nil
-	} else {
-		if p.fences, err = cf.NewVisible(lower, upper, nil); err != nil {
-			return err
-		}
-		defer p.fences.Close()
 	}
-	v, err := cf.NewVisible(lower, upper, sel)
-	if err != nil {
+	if p.in, err = cf.NewPass(lower, upper, sel); err != nil {
 		return err
 	}
-	defer v.Close()
-	for ok := v.First(); ok; ok = v.Next() {
-		if err := p.record(v); err != nil {
+	defer func() {
+		if e := p.in.Close(); err == nil {
+			err = e
+		}
+		p.e.changed = p.in.Touched()
+	}()
+	for p.in.Valid() {
+		if err := p.nextRow(); err != nil {
 			return err
 		}
-		if p.n++; p.n&4095 == 0 && p.ctx.Err() != nil {
-			return context.Cause(p.ctx)
-		}
 	}
-	if err := v.Err(); err != nil {
-		return err
-	}
-	return p.endRow()
+	return p.in.Err()
 }
 
-func (p *pass) record(v *rocks.Visible) error {
-	key, value := v.User(), v.Value()
-	prefix, ts, ok := mvcc.SplitKey(key)
+// nextRow takes all records of the row that the pass stands in.
+func (p *pass) nextRow() error {
+	prefix, _, ok := mvcc.SplitKey(p.in.User())
 	if !ok {
-		return p.w.corrupt(key, "not a transactional key")
+		return p.w.corrupt(p.in.User(), "not a transactional key")
 	}
-	if v.Kind() == ikey.KindBlobIndex {
-		return &base.Error{Class: base.ErrUnsupported, Op: "rewind", Path: p.w.store.Layout.KVDir, Offset: -1, CF: scan.CFWrite, Key: bytes.Clone(key),
-			Reason: "a write record lies in a Titan blob file", Next: "TiKV keeps the write column family out of Titan; this store was configured by hand"}
-	}
-	if !bytes.Equal(prefix, p.row) {
-		if err := p.endRow(); err != nil {
+	p.row = append(p.row[:0], prefix...)
+	p.atT = mvcc.AppendTS(append(p.atT[:0], prefix...), p.w.o.T)
+	p.lostPD, p.table, p.last = false, nil, p.last[:0]
+	for p.inRow() && bytes.Compare(p.in.User(), p.atT) < 0 {
+		p.in.Touch() // whatever it is: it goes
+		if p.visible() {
+			if err := p.lose(); err != nil {
+				return err
+			}
+		}
+		if err := p.step(); err != nil {
 			return err
 		}
-		p.row = append(p.row[:0], prefix...)
-		p.lostPD, p.table = false, nil
 	}
-	d, err := mvcc.Rewind(p.w.o.T, ts, value)
-	if err != nil {
-		return p.w.corrupt(key, err.Error())
+	// A fence above T names a Put or Delete above T that existed when it was written, so that no other row can have one as long as
+	// the GC safe point is at or below T. It stands on a record from (key, T) down to the first Put or Delete.
+	looking := !p.fences || p.lostPD
+	if p.fences && looking {
+		p.in.Join(p.atT)
 	}
-	switch d.Action {
-	case mvcc.Drop:
-		if p.table == nil {
-			p.table = p.e.table(tableName(prefix))
-		}
-		p.e.lose(ts, int64(len(key)+len(value)), p.table)
-		if d.Type == mvcc.WritePut || d.Type == mvcc.WriteDelete {
-			if !p.lostPD {
-				p.e.RowsChanged++
-				p.table.Rows++
+	for p.inRow() {
+		seen := p.visible()
+		if p.in.Kind() == ikey.KindPut {
+			d, err := p.decide()
+			if err != nil {
+				return err
 			}
-			p.lostPD = true
+			if d.Action == mvcc.ClearFence && p.isSet() {
+				p.in.Touch()
+			}
+			if looking && seen {
+				if d.Action == mvcc.ClearFence {
+					p.clear(d.Value)
+				}
+				if p.fences && (d.Type == mvcc.WritePut || d.Type == mvcc.WriteDelete) {
+					looking = false
+					p.in.Leave()
+					continue // the record may have been one of those that left
+				}
+			}
+		} else if seen {
+			return p.blob()
 		}
-		if d.HasDefault {
-			p.e.DefaultRows++
-			p.e.deflt.Add(ikey.Key{User: mvcc.AppendTS(bytes.Clone(prefix), d.DefaultTS), Kind: ikey.KindDelete}, nil)
+		if err := p.step(); err != nil {
+			return err
 		}
-	case mvcc.ClearFence:
-		if p.fences == nil {
-			p.clear(key, d.Value, v.Source())
+	}
+	p.in.Leave()
+	return p.in.Err()
+}
+
+// inRow tells whether the pass stands in the current row.
+func (p *pass) inRow() bool {
+	if !p.in.Valid() {
+		return false
+	}
+	u := p.in.User()
+	return len(u) == len(p.atT) && bytes.Equal(u[:len(p.row)], p.row)
+}
+
+// visible tells whether a reader would find the present record. It must be asked for each record in turn.
+func (p *pass) visible() bool {
+	u := p.in.User()
+	if bytes.Equal(u, p.last) {
+		return false
+	}
+	p.last = append(p.last[:0], u...)
+	switch p.in.Kind() {
+	case ikey.KindDelete, ikey.KindSingleDelete:
+		return false
+	}
+	return !p.in.Covered()
+}
+
+func (p *pass) step() error {
+	p.in.Next()
+	if p.n++; p.n&4095 == 0 && p.ctx.Err() != nil {
+		return context.Cause(p.ctx)
+	}
+	return p.in.Err()
+}
+
+func (p *pass) decide() (mvcc.Decision, error) {
+	u := p.in.User()
+	d, err := mvcc.Rewind(p.w.o.T, mvcc.KeyTS(u), p.in.Value())
+	if err != nil {
+		err = p.w.corrupt(u, err.Error())
+	}
+	return d, err
+}
+
+func (p *pass) blob() error {
+	return &base.Error{Class: base.ErrUnsupported, Op: "rewind", Path: p.w.store.Layout.KVDir, Offset: -1, CF: scan.CFWrite, Key: bytes.Clone(p.in.User()),
+		Reason: "a write record lies in a Titan blob file", Next: "TiKV keeps the write column family out of Titan; this store was configured by hand"}
+}
+
+// lose accounts for the present record, which is visible and above T.
+func (p *pass) lose() error {
+	if p.in.Kind() == ikey.KindBlobIndex {
+		return p.blob()
+	}
+	d, err := p.decide()
+	if err != nil {
+		return err
+	}
+	if p.table == nil {
+		p.table = p.e.table(p.names.of(p.row))
+	}
+	u := p.in.User()
+	p.e.lose(mvcc.KeyTS(u), int64(len(u)+len(p.in.Value())), p.table)
+	if d.Type == mvcc.WritePut || d.Type == mvcc.WriteDelete {
+		if !p.lostPD {
+			p.e.RowsChanged++
+			p.table.Rows++
 		}
+		p.lostPD = true
+	}
+	if d.HasDefault {
+		p.e.DefaultRows++
+		p.atDefault = mvcc.AppendTS(append(p.atDefault[:0], p.row...), d.DefaultTS)
+		p.e.deflt.Add(ikey.Key{User: p.atDefault, Kind: ikey.KindDelete}, nil)
 	}
 	return nil
 }
 
-// endRow looks for the fence that the row's removed Put or Delete may have left behind: in the records from (key, T) down to the
-// first Put or Delete. A fence above T names a Put or Delete above T that existed when it was written, so that no other row can
-// have one as long as the GC safe point is at or below T.
-func (p *pass) endRow() error {
-	if !p.lostPD || p.fences == nil {
-		return nil
-	}
-	for ok := p.fences.SeekGE(mvcc.AppendTS(bytes.Clone(p.row), p.w.o.T)); ok; ok = p.fences.Next() {
-		prefix, ts, isTxn := mvcc.SplitKey(p.fences.User())
-		if !isTxn || !bytes.Equal(prefix, p.row) {
-			break
-		}
-		d, err := mvcc.Rewind(p.w.o.T, ts, p.fences.Value())
-		if err != nil {
-			return p.w.corrupt(p.fences.User(), err.Error())
-		}
-		if d.Action == mvcc.ClearFence {
-			p.clear(p.fences.User(), d.Value, p.fences.Source())
-		}
-		if d.Type == mvcc.WritePut || d.Type == mvcc.WriteDelete {
-			break
-		}
-	}
-	return p.fences.Err()
+// isSet tells whether the present record lies in the logs or in a file that is rewritten.
+func (p *pass) isSet() bool {
+	f := p.in.File()
+	return f == nil || p.w.set[f.Number]
 }
 
-// clear accounts for a fence. The physical pass clears it in place when the record lies in the logs or in a file that is
-// rewritten; otherwise the record is written anew on top.
-func (p *pass) clear(key, value []byte, src rocks.Source) {
+// clear accounts for the fence of the present record. The physical pass clears it in place when the record lies in the logs or in a file
+// that is rewritten; otherwise the record is written anew on top.
+func (p *pass) clear(value []byte) {
 	p.e.FencesCleared++
-	if src.File == nil || p.w.inSet(rocks.LevelFile{Level: src.Level, FileMeta: src.File}) {
-		return
+	if !p.isSet() {
+		p.e.write.Add(ikey.Key{User: p.in.User(), Kind: ikey.KindPut}, value)
 	}
-	p.e.write.Add(ikey.Key{User: bytes.Clone(key), Kind: ikey.KindPut}, value)
 }
 
-// tableName names the part of the key space that a row lies in.
-func tableName(prefix []byte) string {
+// tableNames remembers the name of the last table: neighbours share it.
+type tableNames struct {
+	start []byte // of the prefixes that have it; empty: nothing is remembered
+	name  string
+}
+
+// of names the part of the key space that a row lies in.
+func (t *tableNames) of(prefix []byte) string {
+	n := tableStart(prefix)
+	if n > 0 && bytes.Equal(prefix[:n], t.start) {
+		return t.name
+	}
+	t.start = append(t.start[:0], prefix[:n]...)
 	user, err := mvcc.UserKey(prefix)
 	if err != nil {
-		return "undecodable keys"
+		t.name = "undecodable keys"
+	} else {
+		t.name = mvcc.DescribeUserKey(user).Space()
 	}
-	return mvcc.DescribeUserKey(user).Space()
+	return t.name
+}
+
+// tableStart is the length of the part of a prefix that says which table it belongs to, 0 when it does not say: after 'z' a table key
+// has 't' and 8 bytes of its id, in a keyspace 4 bytes before that, in groups of 8 bytes and a marker.
+func tableStart(prefix []byte) int {
+	const group, marker2 = 9, 1 + 9 + 8
+	if len(prefix) <= marker2 || prefix[group] != 0xFF {
+		return 0
+	}
+	inSecond := 8 - int(0xFF-prefix[marker2]) // bytes of the user key in its second group
+	switch {
+	case prefix[1] == 't' && inSecond >= 1:
+		return 1 + group + 1
+	case prefix[1] == 'x' && prefix[5] == 't' && inSecond >= 5:
+		return 1 + group + 5
+	}
+	return 0
 }

@@ -142,7 +142,7 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 	}
 	defer done()
 	defer p.w.progress(r.Size())
-	changed, err := p.changes(ctx, r, rule)
+	changed, err := p.mustChange(ctx, cf, f, r, rule)
 	if err != nil {
 		return err
 	}
@@ -182,6 +182,14 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 	p.d.Rewritten++
 	p.d.Change.Add = append(p.d.Change.Add, rocks.Added{CF: cf.Meta.Name, Level: f.Level, Meta: rocks.MetaOf(number, *meta, f.FileMeta, p.w.o.Now)})
 	return nil
+}
+
+// mustChange tells whether a file of the set has to be rewritten. The logical pass knows it of the write column family.
+func (p *physical) mustChange(ctx context.Context, cf *rocks.CF, f rocks.LevelFile, r *sst.Reader, rule ruleFunc) (bool, error) {
+	if cf.Meta.Name == scan.CFWrite && p.w.changed != nil {
+		return p.w.changed[f.Number], nil
+	}
+	return p.changes(ctx, r, rule)
 }
 
 // changes tells whether the rule changes any record of a table. A table that only lacks trustworthy properties may need nothing.

@@ -182,7 +182,7 @@ func (r *reset) touchedFiles(ctx context.Context, p *Preview) (bool, error) {
 			if err != nil {
 				return false, err
 			}
-			changes, err := ph.changes(ctx, t, rule)
+			changes, err := ph.mustChange(ctx, cf, f, t, rule)
 			if err = errors.Join(err, done()); err != nil {
 				return false, err
 			}

@@ -40,6 +40,8 @@ type Rewinder struct {
 	// set holds the numbers of the write-CF files that may hold a record above T, rawSet those of the default CF that may hold an
 	// API V2 raw entry above T. Files outside are never scanned.
 	set, rawSet map[uint64]bool
+	// changed are those of set in which the logical pass has found something to change; nil before it has run.
+	changed map[uint64]bool
 	rawV2       bool
 	staleTS     bool // TiKV of this store writes the stale-version properties
 	titan       bool // tables of this store carry Titan's collector

@@ -35,22 +35,27 @@ import (
 
 func main() {
 	var f struct {
-		floor, ts   string
-		read, write int64
+		floor, ts, ours, profile string
+		read, write              int64
 	}
+	flag.StringVar(&f.ours, "ours", "", "rewind this `directory` within this process")
+	flag.StringVar(&f.profile, "cpuprofile", "cpu.prof", "where the profile of -ours goes")
 	flag.StringVar(&f.floor, "floor", "", "run the floor on this `directory`")
 	flag.StringVar(&f.ts, "ts", "", "T")
 	flag.Int64Var(&f.read, "read", 0, "bytes")
 	flag.Int64Var(&f.write, "write", 0, "bytes")
 	flag.Parse()
-	err := error(nil)
-	if f.floor != "" {
-		var t uint64
-		if t, err = strconv.ParseUint(f.ts, 10, 64); err == nil {
-			err = floor(f.floor, mvcc.TS(t), f.read, f.write, runtime.GOMAXPROCS(0))
-		}
-	} else {
+	var err error
+	t, parsed := strconv.ParseUint(f.ts, 10, 64)
+	switch {
+	case f.floor+f.ours == "":
 		err = bench()
+	case parsed != nil:
+		err = fmt.Errorf("-ts: %w", parsed)
+	case f.ours != "":
+		err = profile(f.ours, mvcc.TS(t), f.profile)
+	default:
+		err = floor(f.floor, mvcc.TS(t), f.read, f.write, runtime.GOMAXPROCS(0))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -7,10 +7,10 @@ type shape struct {
 	name, what string
 	keys       int
 	versions   int
-	value      int // bytes
-	recent     int // further versions of a hot tenth of the rows, after everything else has been compacted
-	file       int // target size of a table, bytes
-	mem        int // write buffer, bytes
+	value      int    // bytes
+	recent     int    // further versions of a hot tenth of the rows, after everything else has been compacted
+	file       int    // target size of a table, bytes
+	mem        int    // write buffer, bytes
 	bottom     string // compression of the levels
 	// above are the runs: how many rounds of versions lie above T.
 	above []int

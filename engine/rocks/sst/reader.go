@@ -152,19 +152,25 @@ func (r *Reader) readBlock(h handle, raw, dec []byte) (payload, raw2, dec2 []byt
 	if err := r.checksumError(h, b); err != nil {
 		return nil, b, dec, err
 	}
-	code, stored := b[h.size], b[:h.size]
+	payload, dec, err = r.decompressed(h, b, dec)
+	return payload, b, dec, err
+}
+
+// decompressed gives the payload of a raw block in dec's memory, or in memory of its own, which it returns as well.
+func (r *Reader) decompressed(h handle, raw, dec []byte) (payload, dec2 []byte, err error) {
+	code, stored := raw[h.size], raw[:h.size]
 	payload, err = decompress(code, r.foot.version, stored, dec)
 	if err != nil {
 		var u errCompression
 		if errors.As(err, &u) {
-			return nil, b, dec, r.unsupported("%v (block at offset %d)", u, h.off)
+			return nil, dec, r.unsupported("%v (block at offset %d)", u, h.off)
 		}
-		return nil, b, dec, r.corrupt(h.off, "%s block does not decompress: %v", CompressionName(code), err)
+		return nil, dec, r.corrupt(h.off, "%s block does not decompress: %v", CompressionName(code), err)
 	}
 	if code != CompressionNone && cap(payload) > cap(dec) {
 		dec = payload
 	}
-	return payload, b, dec, nil
+	return payload, dec, nil
 }
 
 // metaBlock reads a block into memory of its own.

@@ -1,0 +1,348 @@
+package rocks
+
+import (
+	"bytes"
+
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
+)
+
+// Pass merges the logs and chosen files over the user keys of [lower, upper) for a walk over every physical record, nothing hidden.
+// The files that are not chosen can be joined in for a stretch, see Join: their blocks are read only where that is asked for, and
+// once each as long as the stretches ascend.
+//
+// After a call that moves it, Valid tells whether it stands on a record, and if not, Err why.
+type Pass struct {
+	lower, upper []byte
+	dels         *tombstones
+	heap         []*passSource // a binary min-heap
+	near, far    []*passSource
+	joined       bool
+	err          error
+
+	touched map[uint64]bool
+}
+
+// passSource is one sorted stream: the logs, an L0 file, or the files of a deeper level one after the other.
+type passSource struct {
+	cf    *CF
+	level int
+	files []*manifest.FileMeta
+	i     int // present file
+	t     *cachedTable
+	b     *sst.Batches
+	at    int // in the batch
+
+	mem   *memIter // instead of files
+	begun bool     // it stands somewhere: seeks only go forward
+
+	user    []byte
+	trailer uint64
+	touched bool // the present file
+}
+
+// NewPass opens the walk; near chooses the files that it always reads, nil means all. It must be closed.
+func (cf *CF) NewPass(lower, upper []byte, near Select) (*Pass, error) {
+	ds, err := cf.RangeDels(lower, upper)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pass{lower: lower, upper: upper, dels: newTombstones(ds), touched: map[uint64]bool{}}
+	p.near = append(p.near, &passSource{cf: cf, mem: &memIter{m: cf.mem}})
+	for l, files := range cf.Meta.Levels {
+		var in, out []*manifest.FileMeta
+		for _, f := range files {
+			if !overlaps(f, lower, upper) {
+				continue
+			}
+			if near == nil || near(LevelFile{Level: l, FileMeta: f}) {
+				in = append(in, f)
+			} else {
+				out = append(out, f)
+			}
+		}
+		p.near = append(p.near, passSources(cf, l, in)...)
+		p.far = append(p.far, passSources(cf, l, out)...)
+	}
+	for _, s := range p.near {
+		p.put(s, lower)
+	}
+	return p, nil
+}
+
+func passSources(cf *CF, level int, files []*manifest.FileMeta) []*passSource {
+	if len(files) == 0 {
+		return nil
+	}
+	if level > 0 {
+		return []*passSource{{cf: cf, level: level, files: files}}
+	}
+	var out []*passSource
+	for i := range files {
+		out = append(out, &passSource{cf: cf, files: files[i : i+1]})
+	}
+	return out
+}
+
+// put seeks a source and takes it into the heap.
+func (p *Pass) put(s *passSource, user []byte) {
+	ok, err := s.seek(user, p.touched)
+	p.add(s, ok, err)
+}
+
+func (p *Pass) add(s *passSource, ok bool, err error) {
+	if err != nil {
+		p.err = err
+		return
+	}
+	if !ok || p.upper != nil && bytes.Compare(s.user, p.upper) >= 0 {
+		return
+	}
+	p.heap = append(p.heap, s)
+	for i := len(p.heap) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !p.heap[i].before(p.heap[up]) {
+			break
+		}
+		p.heap[i], p.heap[up] = p.heap[up], p.heap[i]
+		i = up
+	}
+}
+
+func (s *passSource) before(o *passSource) bool {
+	c := bytes.Compare(s.user, o.user)
+	return c < 0 || c == 0 && s.trailer > o.trailer
+}
+
+// Valid tells whether the pass stands on a record.
+func (p *Pass) Valid() bool { return len(p.heap) > 0 && p.err == nil }
+
+// Next moves on by one physical record.
+func (p *Pass) Next() {
+	s := p.heap[0]
+	ok, err := s.next(p.touched)
+	if err != nil {
+		p.err = err
+		return
+	}
+	if !ok || p.upper != nil && bytes.Compare(s.user, p.upper) >= 0 {
+		n := len(p.heap) - 1
+		p.heap[0] = p.heap[n]
+		p.heap = p.heap[:n]
+	}
+	p.down()
+}
+
+func (p *Pass) down() {
+	h := p.heap
+	for i := 0; ; {
+		c := 2*i + 1
+		if c >= len(h) {
+			return
+		}
+		if c+1 < len(h) && h[c+1].before(h[c]) {
+			c++
+		}
+		if !h[c].before(h[i]) {
+			return
+		}
+		h[i], h[c] = h[c], h[i]
+		i = c
+	}
+}
+
+// Join takes the files that were not chosen into the walk, from their first record with a user key >= user on. Keys must ascend from
+// call to call.
+func (p *Pass) Join(user []byte) {
+	if p.joined || p.err != nil {
+		return
+	}
+	p.joined = true
+	for _, s := range p.far {
+		p.put(s, user)
+	}
+}
+
+// Leave takes them out again.
+func (p *Pass) Leave() {
+	if !p.joined {
+		return
+	}
+	p.joined = false
+	old := p.heap
+	p.heap = p.heap[:0]
+	for _, s := range old {
+		if !s.isFar(p.far) {
+			p.add(s, true, nil)
+		}
+	}
+}
+
+func (s *passSource) isFar(far []*passSource) bool {
+	for _, f := range far {
+		if f == s {
+			return true
+		}
+	}
+	return false
+}
+
+// User is the user key of the present record; it and Value are valid until the next move.
+func (p *Pass) User() []byte { return p.heap[0].user }
+
+// Kind is the kind of the present record.
+func (p *Pass) Kind() ikey.Kind { return ikey.Kind(p.heap[0].trailer) }
+
+// Seq is the sequence number of the present record.
+func (p *Pass) Seq() uint64 { return p.heap[0].trailer >> 8 }
+
+// Value is the value of the present record.
+func (p *Pass) Value() []byte {
+	s := p.heap[0]
+	if s.mem != nil {
+		return s.mem.Value()
+	}
+	return s.b.Value(s.at)
+}
+
+// Covered tells whether a range tombstone hides the present record.
+func (p *Pass) Covered() bool {
+	return p.dels != nil && p.dels.covers(p.heap[0].user, p.heap[0].trailer>>8)
+}
+
+// File is the file that the present record lies in, nil for the logs.
+func (p *Pass) File() *manifest.FileMeta {
+	if s := p.heap[0]; s.mem == nil {
+		return s.files[s.i]
+	}
+	return nil
+}
+
+// Touch notes the file of the present record.
+func (p *Pass) Touch() { p.heap[0].touched = true }
+
+// Touched are the numbers of the noted files; complete once the pass is closed.
+func (p *Pass) Touched() map[uint64]bool { return p.touched }
+
+// Err tells why the pass ended.
+func (p *Pass) Err() error { return p.err }
+
+// Close gives the tables back.
+func (p *Pass) Close() error {
+	err := p.err
+	for _, s := range append(p.near, p.far...) {
+		if e := s.close(p.touched); err == nil {
+			err = e
+		}
+	}
+	p.heap = nil
+	return err
+}
+
+// open makes file i the present one.
+func (s *passSource) open(i int) error {
+	t, err := s.cf.db.tables.acquire(s.cf.Meta.Name, s.files[i])
+	if err != nil {
+		return err
+	}
+	s.i, s.t, s.b, s.at = i, t, t.r.NewBatches(), 0
+	return nil
+}
+
+func (s *passSource) close(touched map[uint64]bool) error {
+	if s.t == nil {
+		return nil
+	}
+	if s.touched {
+		touched[s.files[s.i].Number] = true
+		s.touched = false
+	}
+	s.b.Close()
+	t := s.t
+	s.t, s.b = nil, nil
+	return s.cf.db.tables.release(t)
+}
+
+// here takes the record that the source stands on.
+func (s *passSource) here() {
+	s.user, s.trailer = s.b.User(s.at), s.b.Trailer(s.at)
+}
+
+func (s *passSource) memHere(ok bool) (bool, error) {
+	if ok {
+		k := s.mem.Key()
+		s.user, s.trailer = k.User, ikey.Pack(k.Seq, k.Kind)
+	}
+	return ok, nil
+}
+
+func (s *passSource) next(touched map[uint64]bool) (bool, error) {
+	if s.mem != nil {
+		return s.memHere(s.mem.Next())
+	}
+	if s.at++; s.at < s.b.Len() {
+		s.here()
+		return true, nil
+	}
+	for !s.b.Next() {
+		if err := s.b.Err(); err != nil {
+			return false, err
+		}
+		i := s.i + 1
+		if i == len(s.files) {
+			return false, nil
+		}
+		if err := s.close(touched); err != nil {
+			return false, err
+		}
+		if err := s.open(i); err != nil {
+			return false, err
+		}
+	}
+	s.at = 0
+	s.here()
+	return true, nil
+}
+
+// seek goes to the first record with a user key >= user. It never goes back.
+func (s *passSource) seek(user []byte, touched map[uint64]bool) (bool, error) {
+	if s.mem != nil {
+		return s.memHere(s.mem.SeekGE(user))
+	}
+	if s.begun && s.t != nil && s.at < s.b.Len() && bytes.Compare(s.b.User(s.at), user) >= 0 {
+		s.here()
+		return true, nil
+	}
+	s.begun = true
+	for i := s.i; i < len(s.files); i++ {
+		if bytes.Compare(s.files[i].Largest.User, user) < 0 {
+			continue
+		}
+		if s.t == nil || s.i != i {
+			if err := s.close(touched); err != nil {
+				return false, err
+			}
+			if err := s.open(i); err != nil {
+				return false, err
+			}
+		}
+		if s.b.SeekGE(user) {
+			s.at = s.b.Search(s.start(user), user)
+			s.here()
+			return true, nil
+		}
+		if err := s.b.Err(); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// start is where a search in the present batch may begin.
+func (s *passSource) start(user []byte) int {
+	if s.at < s.b.Len() && bytes.Compare(s.b.User(s.at), user) < 0 {
+		return s.at
+	}
+	return 0
+}
