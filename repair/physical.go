@@ -111,7 +111,7 @@ type physical struct {
 // tables rewrites the tables of one family that the rule changes.
 func (p *physical) tables(name string) error {
 	cf := p.w.store.DB.CF(name)
-	rule := p.w.rule(name)
+	ruled := p.w.rule(name) != nil
 	set := p.w.set
 	if name != scan.CFWrite {
 		set = p.w.rawSet
@@ -119,7 +119,7 @@ func (p *physical) tables(name string) error {
 	g, ctx := errgroup.WithContext(p.ctx)
 	g.SetLimit(p.w.threads())
 	for _, f := range cf.Files() {
-		if rule == nil || !set[f.Number] {
+		if !ruled || !set[f.Number] {
 			p.mu.Lock()
 			p.d.Kept++
 			p.mu.Unlock()
@@ -128,7 +128,7 @@ func (p *physical) tables(name string) error {
 		p.w.expect(int64(f.Size))
 		// Numbers are handed out here, not in the goroutine, so that two runs over the same store give the same files.
 		number := p.number.Add(1) - 1
-		g.Go(func() error { return p.rewrite(ctx, cf, f, number, rule) })
+		g.Go(func() error { return p.rewrite(ctx, cf, f, number, p.w.rule(name)) })
 	}
 	return g.Wait()
 }
@@ -163,7 +163,7 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 	if err != nil {
 		return err
 	}
-	meta, err := p.table(ctx, number, o, r.NewIter(), dels, rule, r.Path())
+	meta, err := p.table(number, o, func(out *tableOut) error { return out.filter(ctx, r, rule) }, dels, r.Path())
 	if err != nil {
 		return err
 	}
@@ -209,61 +209,117 @@ func (p *physical) changes(ctx context.Context, r *sst.Reader, rule ruleFunc) (b
 	return false, it.Err()
 }
 
-// table writes one table and gives nil when nothing is left for it.
-func (p *physical) table(ctx context.Context, number uint64, o sst.WriterOptions, it ikey.Iter, dels []ikey.RangeDel, rule ruleFunc, like string) (_ *sst.Meta, err error) {
-	defer it.Close()
-	var (
-		out   *sst.Writer
-		file  vfs.File
-		final = p.w.store.FS.PathJoin(p.w.store.DB.Dir, manifest.TableName(number))
-	)
-	open := func() error {
-		if file, err = p.sink.Create(final); err != nil {
-			return err
-		}
-		out = sst.NewWriter(file, o)
-		return nil
+// tableOut is a table that is made with its first record.
+type tableOut struct {
+	p     *physical
+	o     sst.WriterOptions
+	final string
+	file  vfs.File
+	*sst.Writer
+}
+
+func (t *tableOut) open() (err error) {
+	if t.file, err = t.p.sink.Create(t.final); err == nil {
+		t.Writer = sst.NewWriter(t.file, t.o)
 	}
-	defer func() {
-		if file != nil && err != nil {
-			file.Close()
+	return err
+}
+
+// filter takes over the records of a table that the rule leaves.
+func (t *tableOut) filter(ctx context.Context, r *sst.Reader, rule ruleFunc) error {
+	in := r.NewBatches()
+	defer in.Close()
+	type fated struct {
+		fate  fate
+		value []byte
+	}
+	var fates []fated
+	for in.Next() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-	}()
-	n := 0
-	for ok := it.First(); ok; ok = it.Next() {
-		k, v := it.Key(), it.Value()
-		if rule != nil {
-			f, nv, err := rule(k, v)
+		fates = fates[:0]
+		kept, changed := 0, 0
+		for i := range in.Len() {
+			f, v, err := rule(in.Key(i), in.Value(i))
 			if err != nil {
-				return nil, err
+				return err
 			}
-			if f == drop {
+			switch f {
+			case keep:
+				kept++
+			case change:
+				changed++
+			}
+			fates = append(fates, fated{f, v})
+		}
+		if kept+changed == 0 {
+			continue
+		}
+		if t.Writer == nil {
+			if err := t.open(); err != nil {
+				return err
+			}
+		}
+		if kept == in.Len() && !t.p.w.o.NoBlockCopy {
+			if done, err := t.CopyBlock(in); done || err != nil {
+				if err != nil {
+					return err
+				}
 				continue
 			}
-			if f == change {
-				v = nv
+		}
+		for i, f := range fates {
+			v := f.value
+			switch f.fate {
+			case drop:
+				continue
+			case keep:
+				v = in.Value(i)
+			}
+			if err := t.Add(in.Key(i), v); err != nil {
+				return err
 			}
 		}
-		if out == nil {
-			if err := open(); err != nil {
-				return nil, err
+	}
+	return in.Err()
+}
+
+// merge takes over all records of an iterator.
+func (t *tableOut) merge(ctx context.Context, it ikey.Iter) error {
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		if t.Writer == nil {
+			if err := t.open(); err != nil {
+				return err
 			}
 		}
-		if err := out.Add(k, v); err != nil {
-			return nil, err
+		if err := t.Add(it.Key(), it.Value()); err != nil {
+			return err
 		}
 		if n++; n&4095 == 0 && ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
-	if err := it.Err(); err != nil {
+	return it.Err()
+}
+
+// table writes one table, which fill makes, and gives nil when nothing is left for it.
+func (p *physical) table(number uint64, o sst.WriterOptions, fill func(*tableOut) error, dels []ikey.RangeDel, like string) (_ *sst.Meta, err error) {
+	out := &tableOut{p: p, o: o, final: p.w.store.FS.PathJoin(p.w.store.DB.Dir, manifest.TableName(number))}
+	defer func() {
+		if out.file != nil && err != nil {
+			out.file.Close()
+		}
+	}()
+	if err := fill(out); err != nil {
 		return nil, err
 	}
-	if out == nil && len(dels) == 0 {
+	if out.Writer == nil && len(dels) == 0 {
 		return nil, nil
 	}
-	if out == nil {
-		if err := open(); err != nil {
+	if out.Writer == nil {
+		if err := out.open(); err != nil {
 			return nil, err
 		}
 	}
@@ -276,24 +332,24 @@ func (p *physical) table(ctx context.Context, number uint64, o sst.WriterOptions
 	if err != nil {
 		return nil, err
 	}
-	if err = file.Sync(); err != nil {
-		return nil, base.IO("sync", final, err)
+	if err = out.file.Sync(); err != nil {
+		return nil, base.IO("sync", out.final, err)
 	}
-	err = file.Close()
-	file = nil
+	err = out.file.Close()
+	out.file = nil
 	if err != nil {
-		return nil, base.IO("close", final, err)
+		return nil, base.IO("close", out.final, err)
 	}
 	if like == "" {
 		like = p.w.store.FS.PathJoin(p.w.store.DB.Dir, "CURRENT")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.sink.Add(final, like); err != nil {
+	if err := p.sink.Add(out.final, like); err != nil {
 		return nil, err
 	}
 	p.d.BytesWritten += int64(meta.Size)
-	p.d.Outputs[number] = final
+	p.d.Outputs[number] = out.final
 	return &meta, nil
 }
 
@@ -309,7 +365,8 @@ func (p *physical) fold(name string, run *rocks.Run) error {
 	var it ikey.Iter = rocks.Merge(run.Iter(), &ruled{Iter: cf.Log().Iter(), rule: p.w.rule(name)})
 	it = rocks.Newest(it)
 	number := p.number.Add(1) - 1
-	meta, err := p.table(p.ctx, number, p.w.foldOptions(cf, number), it, cf.Log().RangeDels(), nil, "")
+	defer it.Close()
+	meta, err := p.table(number, p.w.foldOptions(cf, number), func(out *tableOut) error { return out.merge(p.ctx, it) }, cf.Log().RangeDels(), "")
 	if err != nil || meta == nil {
 		return err
 	}

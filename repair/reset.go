@@ -474,7 +474,7 @@ func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	if err := provePublished(r.s, r.tx, r.raft); err != nil {
 		return nil, err
 	}
-	findings, err := Verify(ctx, r.s, VerifyOptions{T: r.o.T, Threads: r.o.Threads})
+	findings, err := Verify(ctx, r.s, VerifyOptions{T: r.o.T, Threads: r.o.Threads, Quick: true})
 	if err != nil {
 		return nil, err
 	}

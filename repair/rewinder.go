@@ -26,6 +26,8 @@ type RewindOptions struct {
 	SafePoint *mvcc.TS
 	// Threads bounds the goroutines of a pass; 0 means one a core.
 	Threads int
+	// NoBlockCopy writes every block of a table anew, also where nothing in it changes: for tests.
+	NoBlockCopy bool
 	// Now goes into the properties of new tables.
 	Now time.Time
 	// Meter is told how far the passes have come; nil is fine.
@@ -42,9 +44,9 @@ type Rewinder struct {
 	set, rawSet map[uint64]bool
 	// changed are those of set in which the logical pass has found something to change; nil before it has run.
 	changed map[uint64]bool
-	rawV2       bool
-	staleTS     bool // TiKV of this store writes the stale-version properties
-	titan       bool // tables of this store carry Titan's collector
+	rawV2   bool
+	staleTS bool // TiKV of this store writes the stale-version properties
+	titan   bool // tables of this store carry Titan's collector
 }
 
 // NewRewinder reads the properties of every table that it may have to skip or rewrite.
@@ -137,20 +139,38 @@ const (
 
 // writeFate is the fate of a record of the write column family: everything above T goes, tombstones included, because TiKV's GC
 // compaction filter drops older versions when it meets a hidden Put above T without its tombstone.
-func (w *Rewinder) writeFate(k ikey.Key, value []byte) (fate, []byte, error) {
-	_, ts, ok := mvcc.SplitKey(k.User)
-	if !ok {
-		return keep, nil, nil // no transactional key: nothing that a timestamp says about it
+//
+// It remembers the row, whose keys need not be taken apart again, and is for one goroutine.
+type writeFate struct {
+	w   *Rewinder
+	row []byte // prefix of the last transactional key
+}
+
+func (f *writeFate) of(k ikey.Key, value []byte) (fate, []byte, error) {
+	n := len(k.User) - 8
+	if n <= 0 || n != len(f.row) || !bytes.Equal(k.User[:n], f.row) {
+		prefix, _, ok := mvcc.SplitKey(k.User)
+		if !ok {
+			return keep, nil, nil // no transactional key: nothing that a timestamp says about it
+		}
+		f.row = append(f.row[:0], prefix...)
 	}
-	if ts > w.o.T {
+	if mvcc.KeyTS(k.User) > f.w.o.T {
 		return drop, nil, nil
 	}
 	if k.Kind != ikey.KindPut {
 		return keep, nil, nil
 	}
-	d, err := mvcc.Rewind(w.o.T, ts, value)
+	p, err := mvcc.PeekWrite(value)
 	if err != nil {
-		return keep, nil, w.corrupt(k.User, err.Error())
+		return keep, nil, f.w.corrupt(k.User, err.Error())
+	}
+	if p.Fence <= f.w.o.T {
+		return keep, nil, nil
+	}
+	d, err := mvcc.Rewind(f.w.o.T, mvcc.KeyTS(k.User), value)
+	if err != nil {
+		return keep, nil, f.w.corrupt(k.User, err.Error())
 	}
 	if d.Action == mvcc.ClearFence {
 		return change, d.Value, nil
@@ -176,11 +196,11 @@ func rawTS(key []byte) (mvcc.TS, bool) {
 	return ts, true
 }
 
-// rule gives the fate function of a family; nil keeps everything.
+// rule gives the fate function of a family, for one goroutine; nil keeps everything.
 func (w *Rewinder) rule(cf string) func(ikey.Key, []byte) (fate, []byte, error) {
 	switch {
 	case cf == scan.CFWrite:
-		return w.writeFate
+		return (&writeFate{w: w}).of
 	case cf == scan.CFDefault && w.rawV2:
 		return w.rawFate
 	}

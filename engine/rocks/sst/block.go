@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
@@ -264,17 +265,33 @@ func (b *blockBuilder) add(key, value []byte) {
 		b.restarts = append(b.restarts, uint32(len(b.buf)))
 		b.count = 0
 	} else {
-		for m := min(len(key), len(b.last)); shared < m && key[shared] == b.last[shared]; {
-			shared++
-		}
+		shared = commonPrefix(key, b.last)
 	}
 	b.count++
 	b.n++
-	b.buf = binary.AppendUvarint(b.buf, uint64(shared))
-	b.buf = binary.AppendUvarint(b.buf, uint64(len(key)-shared))
-	b.buf = binary.AppendUvarint(b.buf, uint64(len(value)))
+	if unshared := len(key) - shared; shared|unshared|len(value) < 0x80 {
+		b.buf = append(b.buf, byte(shared), byte(unshared), byte(len(value)))
+	} else {
+		b.buf = binary.AppendUvarint(b.buf, uint64(shared))
+		b.buf = binary.AppendUvarint(b.buf, uint64(unshared))
+		b.buf = binary.AppendUvarint(b.buf, uint64(len(value)))
+	}
 	b.buf = append(append(b.buf, key[shared:]...), value...)
 	b.last = append(b.last[:0], key...)
+}
+
+// commonPrefix is how many leading bytes a and b share.
+func commonPrefix(a, b []byte) int {
+	n, i := min(len(a), len(b)), 0
+	for ; i+8 <= n; i += 8 {
+		if x := binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:]); x != 0 {
+			return i + bits.TrailingZeros64(x)/8
+		}
+	}
+	for i < n && a[i] == b[i] {
+		i++
+	}
+	return i
 }
 
 // size is that of the finished block.

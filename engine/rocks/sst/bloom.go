@@ -52,6 +52,8 @@ type bloomBuilder struct {
 	seenWhole bool
 	seenPref  bool
 	inDomain  bool // the previous key had a prefix
+	prev      []byte
+	same      bool // prev is the prefix added last, of a filter that holds nothing else
 }
 
 // add takes user keys in ascending order.
@@ -61,7 +63,7 @@ func (b *bloomBuilder) add(user []byte) {
 	// on. Without partitions that is the empty string. It counts for the size of the filter.
 	if !b.seenPref && b.inDomain {
 		b.addHash(b.lastPref)
-		b.seenPref = true
+		b.seenPref, b.same = true, false
 	}
 	if b.kind.wholeKey() {
 		if !hasPrefix {
@@ -77,7 +79,11 @@ func (b *bloomBuilder) add(user []byte) {
 	}
 	p := user[:len(user)-bloomSuffix]
 	if !b.kind.wholeKey() {
-		b.addHash(p)
+		// Neighbours with one hash count once anyway; this spares the hash.
+		if !b.same || string(b.prev) != string(p) {
+			b.addHash(p)
+			b.same, b.prev = true, append(b.prev[:0], p...)
+		}
 	} else if !b.seenPref || string(b.lastPref) != string(p) {
 		b.addHash(p)
 		b.seenPref, b.lastPref = true, append(b.lastPref[:0], p...)

@@ -371,7 +371,12 @@ func (r *Reader) BlockBounds() []Block {
 
 // VerifyChecksums reads every block, those of the filter and of the metaindex included, and verifies its checksum and that
 // it decompresses.
-func (r *Reader) VerifyChecksums() error {
+func (r *Reader) VerifyChecksums() error { return r.verify(true) }
+
+// VerifyMetaChecksums is VerifyChecksums without the data blocks.
+func (r *Reader) VerifyMetaChecksums() error { return r.verify(false) }
+
+func (r *Reader) verify(data bool) error {
 	var raw, dec []byte
 	check := func(h handle) (payload []byte, err error) {
 		payload, raw, dec, err = r.readBlock(h, raw, dec)
@@ -379,7 +384,9 @@ func (r *Reader) VerifyChecksums() error {
 	}
 	var all []handle
 	for _, e := range r.index {
-		all = append(all, e.h)
+		if data {
+			all = append(all, e.h)
+		}
 	}
 	for _, e := range r.partitions {
 		all = append(all, e.h)

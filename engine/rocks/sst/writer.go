@@ -1,6 +1,7 @@
 package sst
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -63,20 +64,21 @@ type Meta struct {
 
 // Writer writes one table. After an error it is dead: every later call returns that error.
 type Writer struct {
-	f     vfs.File
-	o     WriterOptions
-	out   []byte // not yet written
-	off   uint64 // of the next block in the file
-	data  blockBuilder
-	index blockBuilder
-	comp  compressor
-	bloom bloomBuilder
-	dels  []ikey.RangeDel
-	last  []byte // encoded internal key of the last record
-	titan bool   // Titan's way of counting raw.value.size
-	props Properties
-	meta  Meta
-	err   error
+	f      vfs.File
+	o      WriterOptions
+	out    []byte // not yet written
+	off    uint64 // of the next block in the file
+	data   blockBuilder
+	index  blockBuilder
+	comp   compressor
+	bloom  bloomBuilder
+	dels   []ikey.RangeDel
+	last   []byte // encoded internal key of the last record
+	handle []byte // of a block, encoded
+	titan  bool   // Titan's way of counting raw.value.size
+	props  Properties
+	meta   Meta
+	err    error
 }
 
 // NewWriter starts a table in f, which must be empty. The writer neither syncs nor closes f.
@@ -121,12 +123,8 @@ func (w *Writer) Add(k ikey.Key, value []byte) error {
 	if uint64(len(k.User))+uint64(len(value)) > maxRecord {
 		return w.fail(fmt.Errorf("write table: record of %d bytes is larger than %d", len(k.User)+len(value), maxRecord))
 	}
-	if len(w.last) > 0 {
-		if prev, _ := ikey.Decode(w.last); ikey.Compare(prev, k) >= 0 {
-			return w.fail(fmt.Errorf("write table: record %v does not come after %v", k, prev))
-		}
-	} else {
-		w.meta.Smallest = k.Clone()
+	if err := w.inOrder(k); err != nil {
+		return err
 	}
 	if w.cutBefore(len(k.User)+8, len(value)) {
 		if err := w.flushData(); err != nil {
@@ -135,10 +133,31 @@ func (w *Writer) Add(k ikey.Key, value []byte) error {
 	}
 	w.last = k.Append(w.last[:0])
 	w.data.add(w.last, value)
+	w.count(k, value)
+	return nil
+}
+
+// inOrder checks that k comes after the last record.
+func (w *Writer) inOrder(k ikey.Key) error {
+	n := len(w.last) - 8
+	if n < 0 {
+		w.meta.Smallest = k.Clone()
+		return nil
+	}
+	c := bytes.Compare(w.last[:n], k.User)
+	if c > 0 || c == 0 && binary.LittleEndian.Uint64(w.last[n:]) <= ikey.Pack(k.Seq, k.Kind) {
+		prev, _ := ikey.Decode(w.last)
+		return w.fail(fmt.Errorf("write table: record %v does not come after %v", k, prev))
+	}
+	return nil
+}
+
+// count takes a record into filter, properties and sequence range.
+func (w *Writer) count(k ikey.Key, value []byte) {
 	if w.o.Filter != FilterNone {
 		w.bloom.add(k.User)
 	}
-	w.props.RawKeySize += uint64(len(w.last))
+	w.props.RawKeySize += uint64(len(k.User)) + 8
 	if !w.titan || k.Kind != ikey.KindBlobIndex {
 		w.props.RawValueSize += uint64(len(value))
 	}
@@ -149,7 +168,45 @@ func (w *Writer) Add(k ikey.Key, value []byte) error {
 	for _, c := range w.o.Collectors {
 		c.Add(k.User, byte(k.Kind), value)
 	}
-	return nil
+}
+
+// CopyBlock appends all records of a batch by copying its block as it is stored. It reports false, and does nothing, where the block
+// cannot stand in the new table unchanged, or where it would leave a much too short block before it: the caller then adds the records
+// one by one. Filter, index and properties are exact either way.
+func (w *Writer) CopyBlock(b *Batches) (bool, error) {
+	if w.err != nil {
+		return false, w.err
+	}
+	foot := &b.r.foot
+	n := b.Len()
+	if n == 0 || !b.whole || b.r.global || foot.checksum != ChecksumCRC32C || foot.base != 0 || foot.version < 2 {
+		return false, nil
+	}
+	size := len(b.stored) - trailerSize
+	if code := b.stored[size]; code != CompressionNone && code != w.o.Compression || len(b.payload) > 2*w.o.BlockSize {
+		return false, nil
+	}
+	if w.data.n > 0 && w.data.size() < w.o.BlockSize/8 {
+		return false, nil
+	}
+	if err := w.flushData(); err != nil {
+		return false, err
+	}
+	if err := w.inOrder(b.Key(0)); err != nil {
+		return false, err
+	}
+	for i := range n {
+		w.count(b.Key(i), b.Value(i))
+	}
+	w.last = b.Key(n - 1).Append(w.last[:0])
+	h := handle{w.off, uint64(size)}
+	w.out = append(w.out, b.stored...)
+	w.off += uint64(len(b.stored))
+	w.indexed(h)
+	if len(w.out) < flushAt {
+		return true, nil
+	}
+	return true, w.flushOut()
 }
 
 // seq counts an entry and widens the sequence range.
@@ -231,9 +288,15 @@ func (w *Writer) flushData() error {
 		return err
 	}
 	w.data.reset()
-	w.index.add(w.last, appendHandle(nil, h))
-	w.props.NumDataBlocks++
+	w.indexed(h)
 	return nil
+}
+
+// indexed notes a data block that ends with the last record.
+func (w *Writer) indexed(h handle) {
+	w.handle = appendHandle(w.handle[:0], h)
+	w.index.add(w.last, w.handle)
+	w.props.NumDataBlocks++
 }
 
 // Finish writes what is left and returns what the MANIFEST needs. A table without any content gives ErrEmpty.
