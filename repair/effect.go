@@ -275,18 +275,20 @@ func (p *pass) nextRow() error {
 	for p.inRow() {
 		seen := p.visible()
 		if p.in.Kind() == ikey.KindPut {
-			d, err := p.decide()
+			w, err := p.peek()
 			if err != nil {
 				return err
 			}
-			if d.Action == mvcc.ClearFence && p.isSet() {
+			if w.Fence > p.w.o.T && p.isSet() {
 				p.in.Touch()
 			}
 			if looking && seen {
-				if d.Action == mvcc.ClearFence {
-					p.clear(d.Value)
+				if w.Fence > p.w.o.T {
+					if err := p.clear(); err != nil {
+						return err
+					}
 				}
-				if p.fences && (d.Type == mvcc.WritePut || d.Type == mvcc.WriteDelete) {
+				if p.fences && (w.Type == mvcc.WritePut || w.Type == mvcc.WriteDelete) {
 					looking = false
 					p.in.Leave()
 					continue // the record may have been one of those that left
@@ -334,13 +336,13 @@ func (p *pass) step() error {
 	return p.in.Err()
 }
 
-func (p *pass) decide() (mvcc.Decision, error) {
-	u := p.in.User()
-	d, err := mvcc.Rewind(p.w.o.T, mvcc.KeyTS(u), p.in.Value())
+// peek reads the present record.
+func (p *pass) peek() (mvcc.Peeked, error) {
+	w, err := mvcc.PeekWrite(p.in.Value())
 	if err != nil {
-		err = p.w.corrupt(u, err.Error())
+		err = p.w.corrupt(p.in.User(), err.Error())
 	}
-	return d, err
+	return w, err
 }
 
 func (p *pass) blob() error {
@@ -353,7 +355,7 @@ func (p *pass) lose() error {
 	if p.in.Kind() == ikey.KindBlobIndex {
 		return p.blob()
 	}
-	d, err := p.decide()
+	d, err := p.peek()
 	if err != nil {
 		return err
 	}
@@ -369,9 +371,9 @@ func (p *pass) lose() error {
 		}
 		p.lostPD = true
 	}
-	if d.HasDefault {
+	if d.NeedsDefault() {
 		p.e.DefaultRows++
-		p.atDefault = mvcc.AppendTS(append(p.atDefault[:0], p.row...), d.DefaultTS)
+		p.atDefault = mvcc.AppendTS(append(p.atDefault[:0], p.row...), d.StartTS)
 		p.e.deflt.Add(ikey.Key{User: p.atDefault, Kind: ikey.KindDelete}, nil)
 	}
 	return nil
@@ -385,11 +387,18 @@ func (p *pass) isSet() bool {
 
 // clear accounts for the fence of the present record. The physical pass clears it in place when the record lies in the logs or in a file
 // that is rewritten; otherwise the record is written anew on top.
-func (p *pass) clear(value []byte) {
+func (p *pass) clear() error {
 	p.e.FencesCleared++
-	if !p.isSet() {
-		p.e.write.Add(ikey.Key{User: p.in.User(), Kind: ikey.KindPut}, value)
+	if p.isSet() {
+		return nil
 	}
+	u := p.in.User()
+	d, err := mvcc.Rewind(p.w.o.T, mvcc.KeyTS(u), p.in.Value())
+	if err != nil {
+		return p.w.corrupt(u, err.Error())
+	}
+	p.e.write.Add(ikey.Key{User: u, Kind: ikey.KindPut}, d.Value)
+	return nil
 }
 
 // tableNames remembers the name of the last table: neighbours share it.

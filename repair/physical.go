@@ -25,6 +25,8 @@ type Sink interface {
 	Create(final string) (vfs.File, error)
 	// Add registers a complete, synced file that gets the owner and mode of like.
 	Add(final, like string) error
+	// Staged is where a file lies until it is published; "" when it lies nowhere.
+	Staged(final string) string
 }
 
 // countingSink runs the same code into nothing.
@@ -32,11 +34,13 @@ type countingSink struct{}
 
 func (countingSink) Create(string) (vfs.File, error) { return &nullFile{}, nil }
 func (countingSink) Add(string, string) error        { return nil }
+func (countingSink) Staged(string) string            { return "" }
 
 // nullFile swallows what is written.
 type nullFile struct{ vfs.File }
 
 func (*nullFile) Write(p []byte) (int, error)       { return len(p), nil }
+func (*nullFile) Fd() uintptr                       { return vfs.InvalidFd }
 func (*nullFile) Sync() error                       { return nil }
 func (*nullFile) SyncData() error                   { return nil }
 func (*nullFile) Close() error                      { return nil }
@@ -53,6 +57,8 @@ type Draft struct {
 	Outputs map[uint64]string
 	// Verifying is the time that reading the staged tables back took.
 	Verifying time.Duration
+
+	checked map[uint64]bool // outputs that have been read back
 }
 
 // physicalPass writes the new version: every table of the set that changes, on its level; and per column family one L0 table with
@@ -63,7 +69,7 @@ func (w *Rewinder) physicalPass(ctx context.Context, sink Sink, e *Effect, extra
 	if err != nil {
 		return nil, err
 	}
-	p := &physical{w: w, sink: sink, ctx: ctx, d: &Draft{Outputs: map[uint64]string{}}}
+	p := &physical{w: w, sink: sink, ctx: ctx, d: &Draft{Outputs: map[uint64]string{}, checked: map[uint64]bool{}}}
 	p.number.Store(next)
 	for _, name := range db.Names() {
 		if err := p.tables(name); err != nil {
@@ -117,7 +123,7 @@ func (p *physical) tables(name string) error {
 		set = p.w.rawSet
 	}
 	g, ctx := errgroup.WithContext(p.ctx)
-	g.SetLimit(p.w.threads())
+	g.SetLimit(p.w.writers())
 	for _, f := range cf.Files() {
 		if !ruled || !set[f.Number] {
 			p.mu.Lock()
@@ -172,6 +178,13 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 		// can be written that ends there.
 		meta.Smallest, meta.Largest = f.Smallest, f.Largest
 	}
+	var now *manifest.FileMeta
+	if meta != nil {
+		now = rocks.MetaOf(number, *meta, f.FileMeta, p.w.o.Now)
+		if err := p.readBack(cf.Meta.Name, rocks.LevelFile{Level: f.Level, FileMeta: now}); err != nil {
+			return err
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.d.Change.Delete = append(p.d.Change.Delete, rocks.Deleted{CF: cf.Meta.Name, LevelFile: f})
@@ -180,8 +193,26 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 		return nil
 	}
 	p.d.Rewritten++
-	p.d.Change.Add = append(p.d.Change.Add, rocks.Added{CF: cf.Meta.Name, Level: f.Level, Meta: rocks.MetaOf(number, *meta, f.FileMeta, p.w.o.Now)})
+	p.d.Change.Add = append(p.d.Change.Add, rocks.Added{CF: cf.Meta.Name, Level: f.Level, Meta: now})
 	return nil
+}
+
+// readBack reads a staged table back from the disk, completely: while others are written, so that the disk is not waited for. It must
+// keep the rules that a live file must keep, and hold nothing that the rule would change.
+func (p *physical) readBack(cf string, f rocks.LevelFile) error {
+	final := p.w.store.FS.PathJoin(p.w.store.DB.Dir, manifest.TableName(f.Number))
+	path := p.sink.Staged(final)
+	if path == "" {
+		return nil
+	}
+	began := time.Now()
+	left := &leftover{w: p.w}
+	found := rocks.CheckTable(p.w.store.FS, path, cf, f, left.look)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.d.Verifying += time.Since(began) / time.Duration(p.w.writers())
+	p.d.checked[f.Number] = true
+	return p.w.stagedError(found)
 }
 
 // mustChange tells whether a file of the set has to be rewritten. The logical pass knows it of the write column family.
@@ -220,6 +251,7 @@ type tableOut struct {
 
 func (t *tableOut) open() (err error) {
 	if t.file, err = t.p.sink.Create(t.final); err == nil {
+		t.file = base.WriteDirect(t.file)
 		t.Writer = sst.NewWriter(t.file, t.o)
 	}
 	return err
@@ -370,8 +402,9 @@ func (p *physical) fold(name string, run *rocks.Run) error {
 	if err != nil || meta == nil {
 		return err
 	}
-	p.d.Change.Add = append(p.d.Change.Add, rocks.Added{CF: name, Level: 0, Meta: rocks.MetaOf(number, *meta, nil, p.w.o.Now)})
-	return nil
+	now := rocks.MetaOf(number, *meta, nil, p.w.o.Now)
+	p.d.Change.Add = append(p.d.Change.Add, rocks.Added{CF: name, Level: 0, Meta: now})
+	return p.readBack(name, rocks.LevelFile{FileMeta: now})
 }
 
 // ruled is an iterator under a rule.

@@ -110,6 +110,9 @@ func (w *Rewinder) threads() int {
 	return runtime.GOMAXPROCS(0)
 }
 
+// writers is how many tables are written at a time: while one waits for the disk, another computes.
+func (w *Rewinder) writers() int { return 2 * w.threads() }
+
 // expect and progress tell the meter about bytes to come and bytes done.
 func (w *Rewinder) expect(n int64) {
 	if w.o.Meter != nil {

@@ -298,23 +298,31 @@ func (w *Rewinder) checkStaged(ctx context.Context, after *manifest.State, d *Dr
 		return err
 	}
 	defer db.Close()
-	fail := func(path, reason string) error {
-		return &base.Error{Class: base.ErrCorrupt, Op: "check staged", Path: path, Offset: -1, Reason: reason, Next: "tikv-repair undo " + s.Layout.Dir}
+	// The tables have been read back as they were written; those that have not, by a sink of another kind, are read now.
+	unread := func(_ string, f rocks.LevelFile) bool {
+		_, ours := d.Outputs[f.Number]
+		return ours && !d.checked[f.Number]
 	}
-	ours := func(_ string, f rocks.LevelFile) bool { _, ours := d.Outputs[f.Number]; return ours }
-	others := func(cf string, f rocks.LevelFile) bool { return !ours(cf, f) }
+	others := func(_ string, f rocks.LevelFile) bool { _, ours := d.Outputs[f.Number]; return !ours }
 	left := &leftover{w: w}
-	broken := db.SelfCheckWith(rocks.SelfCheckOptions{Deep: ours, Skip: others, Batch: left.look, Threads: w.threads()})
-	if len(broken) > 0 && errors.Is(broken[0].Err, base.ErrIO) {
-		return broken[0].Err
-	}
-	if len(broken) > 0 {
-		return fail(broken[0].Path, broken[0].String())
+	if err := w.stagedError(db.SelfCheckWith(rocks.SelfCheckOptions{Deep: unread, Skip: others, Batch: left.look, Threads: w.threads()})); err != nil {
+		return err
 	}
 	if db.Log.Emitted > 0 {
-		return fail(db.WALDir, "the logs would still be replayed")
+		return w.stagedError([]rocks.Finding{{Path: db.WALDir, Reason: "the logs would still be replayed"}})
 	}
 	return nil
+}
+
+// stagedError makes an error of what was found in staged tables.
+func (w *Rewinder) stagedError(found []rocks.Finding) error {
+	if len(found) == 0 {
+		return nil
+	}
+	if errors.Is(found[0].Err, base.ErrIO) {
+		return found[0].Err
+	}
+	return &base.Error{Class: base.ErrCorrupt, Op: "check staged", Path: found[0].Path, Offset: -1, Reason: found[0].String(), Next: "tikv-repair undo " + w.store.Layout.Dir}
 }
 
 // leftover looks for records that the rule would change in tables that are read anyway.

@@ -124,6 +124,9 @@ func (t *Tx) Create(final string) (vfs.File, error) {
 	return f, base.IO("create", final+StagedSuffix, err)
 }
 
+// Staged is where a file that Create makes lies until it is published.
+func (t *Tx) Staged(final string) string { return final + StagedSuffix }
+
 // Add registers a staged file that is complete and synced, and gives it the attributes of a sibling.
 func (t *Tx) Add(final, like string) error {
 	if err := t.fs.CopyAttrs(final+StagedSuffix, like); err != nil {
