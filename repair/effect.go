@@ -4,6 +4,7 @@ package repair
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sort"
@@ -35,9 +36,11 @@ type Effect struct {
 
 	// write gets records with fresh sequences on top of everything: commit records made of locks, and records of files that
 	// stay as they are whose gc_fence is cleared. deflt gets the deletes of default-CF rows.
-	write, deflt *rocks.Run
+	write, deflt *rocks.Spool
 	// changed are the numbers of the files of the set in which a record goes or changes.
 	changed map[uint64]bool
+	// bytesRead is what the pass has read of tables.
+	bytesRead int64
 }
 
 // TableLoss is the part of the loss that lies in one table, or in what is no table.
@@ -49,7 +52,7 @@ type TableLoss struct {
 }
 
 func newEffect() *Effect {
-	return &Effect{Tables: map[string]*TableLoss{}, changed: map[uint64]bool{}, write: &rocks.Run{}, deflt: &rocks.Run{}}
+	return &Effect{Tables: map[string]*TableLoss{}, changed: map[uint64]bool{}, write: &rocks.Spool{}, deflt: &rocks.Spool{}}
 }
 
 func (e *Effect) merge(o *Effect) {
@@ -70,8 +73,8 @@ func (e *Effect) merge(o *Effect) {
 		m.Bytes += t.Bytes
 	}
 	e.Histogram.merge(o.Histogram)
-	e.write.Append(o.write)
-	e.deflt.Append(o.deflt)
+	e.write.Join(o.write)
+	e.deflt.Join(o.deflt)
 	maps.Copy(e.changed, o.changed)
 }
 
@@ -119,6 +122,7 @@ func (e *Effect) TableLosses() []*TableLoss {
 // above T, and those are all in the set; range tombstones apply from every file.
 func (w *Rewinder) logicalPass(ctx context.Context) (*Effect, error) {
 	total := newEffect()
+	before := w.store.DB.BytesRead()
 	shards, err := w.shards()
 	if err != nil {
 		return nil, err
@@ -129,8 +133,13 @@ func (w *Rewinder) logicalPass(ctx context.Context) (*Effect, error) {
 	for i, sh := range shards {
 		g.Go(func() error {
 			p := &pass{w: w, e: newEffect(), ctx: ctx}
+			p.e.write = rocks.NewSpool(w.store.FS, w.spill, fmt.Sprintf("write-%06d", i))
+			p.e.deflt = rocks.NewSpool(w.store.FS, w.spill, fmt.Sprintf("default-%06d", i))
 			parts[i] = p.e
-			return p.run(sh.lower, sh.upper)
+			if err := p.run(sh.lower, sh.upper); err != nil {
+				return err
+			}
+			return p.hold(true)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -140,6 +149,7 @@ func (w *Rewinder) logicalPass(ctx context.Context) (*Effect, error) {
 		total.merge(p)
 	}
 	w.changed = total.changed
+	total.bytesRead = w.store.DB.BytesRead() - before
 	return total, nil
 }
 
@@ -219,6 +229,7 @@ type pass struct {
 	lostPD bool   // the current row lost a Put or a Delete
 	last   []byte // the user key whose newest record has been seen
 	n      int
+	rows   int
 
 	atDefault []byte
 }
@@ -242,8 +253,37 @@ func (p *pass) run(lower, upper []byte) (err error) {
 		if err := p.nextRow(); err != nil {
 			return err
 		}
+		if p.rows++; p.rows&255 == 0 {
+			if err := p.hold(false); err != nil {
+				return err
+			}
+		}
 	}
 	return p.in.Err()
+}
+
+// hold keeps the new records that are in memory within the bound, for all shards together: those that still run have a half of it, those
+// that have ended the other. It must be called between two rows.
+func (p *pass) hold(ended bool) error {
+	w := p.w
+	if w.spill.Dir == "" {
+		return nil
+	}
+	used := p.e.write.Used() + p.e.deflt.Used()
+	full := used > w.spill.Limit/int64(2*w.threads())
+	if ended {
+		full = w.held.Add(used) > w.spill.Limit/2
+	}
+	if !full {
+		return nil
+	}
+	if ended {
+		w.held.Add(-used)
+	}
+	if err := p.e.write.Flush(); err != nil {
+		return err
+	}
+	return p.e.deflt.Flush()
 }
 
 // nextRow takes all records of the row that the pass stands in.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/rocks"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/plan"
@@ -194,8 +195,17 @@ func (r *reset) touchedFiles(ctx context.Context, p *Preview) (bool, error) {
 		}
 	}
 	// New tables, the folded logs with their index and filter, and a MANIFEST like the old one. The backup is hard links.
-	p.SpaceNeeded = set + p.LogBytes + p.LogBytes/8 + r.effect.write.Bytes() + r.effect.deflt.Bytes() + r.raft.Bytes() + 1<<20
+	p.SpaceNeeded = set + p.LogBytes + p.LogBytes/8 + spoolBytes(r.effect.write) + spoolBytes(r.effect.deflt) + r.raft.Bytes() + 1<<20
 	return touched, nil
+}
+
+// spoolBytes is about what the new records take on disk, in the spill directory and as tables.
+func spoolBytes(s *rocks.Spool) int64 {
+	n := s.Bytes()
+	for _, f := range s.Files {
+		n += 2 * 64 * int64(f.Records)
+	}
+	return n
 }
 
 // logsTouched tells whether the rule changes anything in the logs.

@@ -105,7 +105,7 @@ func Reset(ctx context.Context, fs base.FS, dir string, so scan.Options, o Reset
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}
 	}
-	so.Mode = base.LockExclusive
+	so.Mode, so.Memory = base.LockExclusive, o.Memory
 	s, err := scan.Open(fs, dir, so)
 	if err != nil {
 		return nil, stopped(fs, dir, "reset", false, err)

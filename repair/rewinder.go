@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,6 +25,8 @@ type RewindOptions struct {
 	T mvcc.TS
 	// SafePoint is the cluster's GC safe point; nil means unknown: then every write record is looked at for fences.
 	SafePoint *mvcc.TS
+	// Memory bounds what the passes hold, in bytes; 0 is no bound. What does not fit goes into the store's spill directory.
+	Memory int64
 	// Threads bounds the goroutines of a pass; 0 means one a core.
 	Threads int
 	// NoBlockCopy writes every block of a table anew, also where nothing in it changes: for tests.
@@ -47,11 +50,14 @@ type Rewinder struct {
 	rawV2   bool
 	staleTS bool // TiKV of this store writes the stale-version properties
 	titan   bool // tables of this store carry Titan's collector
+
+	spill rocks.Spill
+	held  atomic.Int64 // bytes of new records in memory, of the shards that have ended
 }
 
 // NewRewinder reads the properties of every table that it may have to skip or rewrite.
 func NewRewinder(ctx context.Context, s *scan.Store, o RewindOptions) (*Rewinder, error) {
-	w := &Rewinder{store: s, o: o, set: map[uint64]bool{}, rawSet: map[uint64]bool{}, staleTS: true, titan: s.Titan != nil}
+	w := &Rewinder{store: s, o: o, set: map[uint64]bool{}, rawSet: map[uint64]bool{}, staleTS: true, titan: s.Titan != nil, spill: s.Spill()}
 	w.rawV2 = s.HasRawV2()
 	sample, err := w.choose(ctx, scan.CFWrite, w.set)
 	if err != nil {

@@ -29,6 +29,10 @@ type Options struct {
 	Overrides engine.Overrides
 	// Mode of the locks: shared for readers, exclusive for writers.
 	Mode base.LockMode
+	// Memory bounds what the records of the write-ahead logs take, in bytes, where there is a place for the rest; 0 is no bound.
+	Memory int64
+	// SpillDir is that place. Empty means the data directory's own for a writer, none for a reader, which must not write there.
+	SpillDir string
 	// NoRaft leaves the raft store closed: Raft stays nil.
 	NoRaft bool
 }
@@ -94,7 +98,7 @@ func Open(fs base.FS, dir string, o Options) (*Store, error) {
 
 func (s *Store) open() error {
 	var err error
-	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir}); err != nil {
+	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir, Spill: s.Spill()}); err != nil {
 		return err
 	}
 	for _, cf := range []string{CFDefault, CFLock, CFWrite, CFRaft} {
@@ -266,6 +270,22 @@ func (s *Store) closeParts() error {
 		add(s.DB.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// SpillDirName is the directory for what does not fit into memory while a store is edited. It is empty, or gone, whenever no
+// tool runs.
+const SpillDirName = "tikv-repair-spill"
+
+// Spill is the store's place for what does not fit into memory.
+func (s *Store) Spill() rocks.Spill {
+	dir := s.o.SpillDir
+	if dir == "" && s.o.Mode == base.LockExclusive {
+		dir = s.FS.PathJoin(s.Layout.Dir, SpillDirName)
+	}
+	if s.o.Memory <= 0 || dir == "" {
+		return rocks.Spill{}
+	}
+	return rocks.Spill{Dir: dir, Limit: max(s.o.Memory/8, 4<<10)}
 }
 
 // Value resolves the value of a visible record: itself, or for a blob index what Titan holds for the key.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ func newApp(e env) *app {
 	f.IntVar(&a.c.threads, "threads", runtime.GOMAXPROCS(0), "how many threads read and write")
 	f.Lookup("threads").DefValue = "one a core"
 	a.c.memory = 512 << 20
-	f.Var(&a.c.memory, "memory", "bound of the memory for buffers")
+	f.Var(&a.c.memory, "memory", "bound of the memory: what does not fit while a store is changed goes to disk")
 	f.BoolVarP(&a.c.quiet, "quiet", "q", false, "print results and errors only")
 	f.BoolVar(&a.c.json, "json", false, "one JSON document on standard output")
 	f.StringVar(&a.c.logFile, "log-file", "", "append what is said and done to this `file`, in TiKV's log format")
@@ -105,6 +106,8 @@ func (a *app) begin(cmd *cobra.Command, args []string) error {
 	default:
 		return usagef("--progress is bar, plain, json or none, not %q", a.c.progress)
 	}
+	// What is not on Go's heap, the program itself above all, takes about 24 MiB.
+	debug.SetMemoryLimit(max(int64(a.c.memory)-24<<20, int64(a.c.memory)/2))
 	a.inVerb = true
 	if a.c.logFile != "" {
 		if err := a.log.open(a.fs, a.c.logFile); err != nil {
@@ -170,7 +173,7 @@ func (c *common) overridden() bool { return c.walDir+c.raftDir+c.raftWALDir+c.ti
 
 // scanOptions are the options of an opened store.
 func (a *app) scanOptions() scan.Options {
-	o := scan.Options{Mode: base.LockShared}
+	o := scan.Options{Mode: base.LockShared, Memory: int64(a.c.memory)}
 	o.Overrides.WALDir, o.Overrides.RaftDir = a.c.walDir, a.c.raftDir
 	o.Overrides.RaftWALDir, o.Overrides.TitanDir = a.c.raftWALDir, a.c.titanDir
 	return o

@@ -28,7 +28,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tikv-repair": main})
+	testscript.Main(m, map[string]func(){"tikv-repair": main, "tikv-repair-peak": mainWithPeak})
 }
 
 // The scripts of tests/cli drive the real command line on real directories. UPDATE_SCRIPTS=1 renews their golden files.

@@ -95,7 +95,7 @@ func (a *app) reset(cmd *cobra.Command, dir string, o *resetOptions) error {
 	if known := repair.TailStrategies(); !slices.Contains(known, ro.Tail) {
 		return usagef("--tail=%s: known are %s", o.tail, strings.Trim(fmt.Sprint(known), "[]"))
 	}
-	ro.T, ro.Threads, ro.Now = t, a.c.threads, a.now()
+	ro.T, ro.Threads, ro.Memory, ro.Now = t, a.c.threads, int64(a.c.memory), a.now()
 	if o.safePoint != "" {
 		sp, err := mvcc.ParseTS(o.safePoint)
 		if err != nil {

@@ -175,7 +175,7 @@ func (p *rocksEdit) Dirs() []string {
 	return []string{p.s.db.Dir}
 }
 
-func (p *rocksEdit) log() *rocks.Run { return p.s.db.CF(defaultCF).Log() }
+func (p *rocksEdit) log() *rocks.Log { return p.s.db.CF(defaultCF).Log() }
 
 func (p *rocksEdit) Bytes() int64 {
 	if p.Empty() {

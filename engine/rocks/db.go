@@ -24,6 +24,8 @@ type Options struct {
 	MaxIdleTables int
 	// State replaces what CURRENT and the MANIFEST say: an edited version that is staged and not yet published.
 	State *manifest.State
+	// Spill takes what the logs hold above its limit; without a directory all of it is kept in memory.
+	Spill Spill
 	// TablePath replaces the path of a table, for staged ones; nil or "" means the usual name.
 	TablePath func(number uint64) string
 }
@@ -41,6 +43,7 @@ type DB struct {
 	// LastSeq is the largest sequence number in use, logs included.
 	LastSeq uint64
 
+	spill    Spill
 	cfs      map[string]*CF
 	tables   *tableCache
 	overlaid uint64
@@ -50,7 +53,7 @@ type DB struct {
 type CF struct {
 	db   *DB
 	Meta *manifest.CF
-	mem  *Run
+	log  Log
 
 	rangeDels sync.Map // file number to its []ikey.RangeDel
 }
@@ -66,7 +69,7 @@ func Open(fs base.FS, dir string, o Options) (*DB, error) {
 			return nil, err
 		}
 	}
-	db := &DB{FS: fs, Dir: dir, WALDir: o.WALDir, State: st, cfs: map[string]*CF{}}
+	db := &DB{FS: fs, Dir: dir, WALDir: o.WALDir, State: st, spill: o.Spill, cfs: map[string]*CF{}}
 	if db.WALDir == "" {
 		db.WALDir = dir
 	}
@@ -83,21 +86,29 @@ func Open(fs base.FS, dir string, o Options) (*DB, error) {
 	})
 	byID := map[uint32]*CF{}
 	for _, m := range st.CFs {
-		cf := &CF{db: db, Meta: m, mem: &Run{}}
+		cf := &CF{db: db, Meta: m, log: Log{mem: &Run{}}}
 		byID[m.ID], db.cfs[m.Name] = cf, cf
 	}
+	if err := db.spill.clear(fs); err != nil {
+		return nil, err
+	}
 	rep, err := wal.Replay(fs, db.replayInput(), func(r wal.Record) error {
-		if cf := byID[r.CF]; cf != nil {
-			cf.mem.Add(r.Key, r.Value)
+		cf := byID[r.CF]
+		if cf == nil {
+			return nil
+		}
+		cf.log.mem.Add(r.Key, r.Value)
+		if db.spill.Dir != "" && cf.log.mem.Used() > db.spill.Limit/2 {
+			return db.spillLog(cf)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, db.Close())
 	}
 	db.Log, db.LastSeq = rep, max(st.LastSeq, rep.LastSequence)
 	for _, cf := range byID {
-		cf.mem.Sort()
+		cf.log.mem.Sort()
 	}
 	return db, nil
 }
@@ -118,8 +129,20 @@ func legacyTableName(n uint64) string { return fmt.Sprintf("%06d.ldb", n) }
 
 func mustExist(fs base.FS, p string) bool { ok, err := base.Exists(fs, p); return err == nil && ok }
 
-// Close releases the open tables.
-func (db *DB) Close() error { return db.tables.close() }
+// Close releases the open tables and removes what has been spilled.
+func (db *DB) Close() error {
+	err := db.tables.close()
+	for _, cf := range db.cfs {
+		for _, c := range cf.log.spilled {
+			err = errors.Join(err, c.r.Close())
+		}
+		cf.log.spilled = nil
+	}
+	return errors.Join(err, db.spill.clear(db.FS))
+}
+
+// BytesRead counts the stored bytes of the blocks that passes over records have read.
+func (db *DB) BytesRead() int64 { return db.tables.read.Load() }
 
 // CF gives a column family by name, nil when the store has none of that name.
 func (db *DB) CF(name string) *CF { return db.cfs[name] }
@@ -194,7 +217,7 @@ type Iter struct {
 // NewIter opens the merged iterator of a family.
 func (cf *CF) NewIter(lower, upper []byte, sel Select) (*Iter, error) {
 	it := &Iter{lower: lower, upper: upper}
-	sources := []ikey.Iter{&memIter{m: cf.mem}}
+	sources := []ikey.Iter{&memIter{m: cf.log.mem}}
 	fail := func(err error) (*Iter, error) {
 		for _, s := range sources {
 			s.Close()
@@ -225,6 +248,9 @@ func (cf *CF) NewIter(lower, upper []byte, sel Select) (*Iter, error) {
 			it.deeper = append(it.deeper, li)
 			it.levels = append(it.levels, l)
 		}
+	}
+	for _, c := range cf.log.spilled {
+		sources = append(sources, c.Iter())
 	}
 	it.mergeIter = newMergeIter(sources)
 	return it, nil
@@ -263,15 +289,15 @@ func (it *Iter) Source() Source {
 		return Source{Level: 0, File: it.level0[s-1].FileMeta}
 	}
 	d := s - 1 - len(it.level0)
+	if d >= len(it.deeper) {
+		return Source{} // a spilled part of the logs
+	}
 	return Source{Level: it.levels[d], File: it.deeper[d].files[it.deeper[d].i]}
 }
 
-// Log is what the write-ahead logs hold for this family; it must not be changed.
-func (cf *CF) Log() *Run { return cf.mem }
-
 // RangeDels collects the range tombstones of the logs and of all live files that may touch [lower, upper).
 func (cf *CF) RangeDels(lower, upper []byte) ([]ikey.RangeDel, error) {
-	out := append([]ikey.RangeDel(nil), cf.mem.ranges...)
+	out := append([]ikey.RangeDel(nil), cf.log.RangeDels()...)
 	for _, f := range cf.Files() {
 		if !overlaps(f.FileMeta, lower, upper) {
 			continue

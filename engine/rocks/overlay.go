@@ -24,7 +24,7 @@ func (o *Overlay) Add(cf string, kind ikey.Kind, user, value []byte) error {
 		return fmt.Errorf("record for column family %q, which the store does not have", cf)
 	}
 	o.seq++
-	f.mem.Add(ikey.Key{User: user, Seq: o.seq, Kind: kind}, value)
+	f.log.mem.Add(ikey.Key{User: user, Seq: o.seq, Kind: kind}, value)
 	o.runs[f] = true
 	return nil
 }
@@ -32,7 +32,7 @@ func (o *Overlay) Add(cf string, kind ikey.Kind, user, value []byte) error {
 // Close makes the records visible and returns how many there are.
 func (o *Overlay) Close() uint64 {
 	for f := range o.runs {
-		f.mem.Sort()
+		f.log.mem.Sort()
 	}
 	n := o.seq - o.db.LastSeq
 	o.db.LastSeq, o.db.overlaid = o.seq, o.db.overlaid+n

@@ -34,8 +34,9 @@ type passSource struct {
 	b     *sst.Batches
 	at    int // in the batch
 
-	mem   *memIter // instead of files
-	begun bool     // it stands somewhere: seeks only go forward
+	mem   *memIter    // instead of files: what is in memory of the logs,
+	log   *sst.Reader // or what has been spilled of them
+	begun bool        // it stands somewhere: seeks only go forward
 
 	user    []byte
 	trailer uint64
@@ -49,7 +50,10 @@ func (cf *CF) NewPass(lower, upper []byte, near Select) (*Pass, error) {
 		return nil, err
 	}
 	p := &Pass{lower: lower, upper: upper, dels: newTombstones(ds), touched: map[uint64]bool{}}
-	p.near = append(p.near, &passSource{cf: cf, mem: &memIter{m: cf.mem}})
+	p.near = append(p.near, &passSource{cf: cf, mem: &memIter{m: cf.log.mem}})
+	for _, c := range cf.log.spilled {
+		p.near = append(p.near, &passSource{cf: cf, log: c.r})
+	}
 	for l, files := range cf.Meta.Levels {
 		var in, out []*manifest.FileMeta
 		for _, f := range files {
@@ -213,7 +217,7 @@ func (p *Pass) Covered() bool {
 
 // File is the file that the present record lies in, nil for the logs.
 func (p *Pass) File() *manifest.FileMeta {
-	if s := p.heap[0]; s.mem == nil {
+	if s := p.heap[0]; len(s.files) > 0 {
 		return s.files[s.i]
 	}
 	return nil
@@ -251,6 +255,10 @@ func (s *passSource) open(i int) error {
 }
 
 func (s *passSource) close(touched map[uint64]bool) error {
+	if s.log != nil && s.b != nil {
+		s.b.Close()
+		s.b = nil
+	}
 	if s.t == nil {
 		return nil
 	}
@@ -290,7 +298,7 @@ func (s *passSource) next(touched map[uint64]bool) (bool, error) {
 			return false, err
 		}
 		i := s.i + 1
-		if i == len(s.files) {
+		if i >= len(s.files) {
 			return false, nil
 		}
 		if err := s.close(touched); err != nil {
@@ -310,11 +318,22 @@ func (s *passSource) seek(user []byte, touched map[uint64]bool) (bool, error) {
 	if s.mem != nil {
 		return s.memHere(s.mem.SeekGE(user))
 	}
-	if s.begun && s.t != nil && s.at < s.b.Len() && bytes.Compare(s.b.User(s.at), user) >= 0 {
+	if s.begun && s.b != nil && s.at < s.b.Len() && bytes.Compare(s.b.User(s.at), user) >= 0 {
 		s.here()
 		return true, nil
 	}
 	s.begun = true
+	if s.log != nil {
+		if s.b == nil {
+			s.b = s.log.NewBatches()
+		}
+		if !s.b.SeekGE(user) {
+			return false, s.b.Err()
+		}
+		s.at = s.b.Search(s.start(user), user)
+		s.here()
+		return true, nil
+	}
 	for i := s.i; i < len(s.files); i++ {
 		if bytes.Compare(s.files[i].Largest.User, user) < 0 {
 			continue

@@ -69,6 +69,12 @@ func (m *Run) Len() int { return len(m.recs) }
 // RangeDels are the range tombstones.
 func (m *Run) RangeDels() []ikey.RangeDel { return m.ranges }
 
+// Used is the memory that the records take.
+func (m *Run) Used() int64 { return int64(len(m.arena) + 32*len(m.recs)) }
+
+// reset forgets the point records and keeps the memory.
+func (m *Run) reset() { m.arena, m.recs = m.arena[:0], m.recs[:0] }
+
 // Bytes is the memory taken.
 func (m *Run) Bytes() int64 { return int64(cap(m.arena) + 32*cap(m.recs)) }
 

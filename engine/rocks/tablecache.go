@@ -3,6 +3,7 @@ package rocks
 import (
 	"container/list"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
@@ -20,6 +21,8 @@ type tableCache struct {
 	open  map[uint64]*cachedTable
 	idle  *list.List // of *cachedTable without users, the longest idle first
 	limit int
+
+	read atomic.Int64
 }
 
 type cachedTable struct {
@@ -44,7 +47,7 @@ func (c *tableCache) acquire(cf string, f *manifest.FileMeta) (*cachedTable, err
 		t.users++
 		return t, nil
 	}
-	r, err := sst.Open(c.fs, c.path(f.Number), sst.ReaderOptions{CF: cf, Size: int64(f.Size), LargestSeq: f.LargestSeq})
+	r, err := sst.Open(c.fs, c.path(f.Number), sst.ReaderOptions{CF: cf, Size: int64(f.Size), LargestSeq: f.LargestSeq, Read: &c.read})
 	if err != nil {
 		return nil, err
 	}

@@ -180,6 +180,9 @@ func (b *Batches) load(i int) bool {
 	h := b.r.index[i].h
 	raw, err := b.read(i, !b.jumped)
 	b.blk, b.jumped = i, false
+	if n := b.r.o.Read; n != nil {
+		n.Add(int64(h.size) + trailerSize)
+	}
 	if err == nil {
 		err = b.r.checksumError(h, raw)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -20,6 +21,8 @@ type ReaderOptions struct {
 	// LargestSeq is the largest sequence number that the MANIFEST gives: in a file made for ingestion
 	// (external_sst_file.version >= 2) every record has it. ikey.MaxSeq: unknown, the file's own property counts.
 	LargestSeq uint64
+	// Read, when it is not nil, counts the stored bytes of the blocks that Batches read.
+	Read *atomic.Int64
 }
 
 // Reader reads one table. Its methods may be called from several goroutines, each with its own iterators.

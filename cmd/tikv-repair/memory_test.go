@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/record"
+
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/repair"
+	"github.com/tikv-repair/tikv-repair/scan"
+	"github.com/tikv-repair/tikv-repair/tests/fixtures"
+)
+
+// peakFile names the file that gets the peak memory of mainWithPeak, in KiB.
+const peakFile = "TIKV_REPAIR_TEST_PEAK"
+
+// mainWithPeak runs the tool and leaves the kernel's word on how much memory it had at most. The peak that the parent is told is no
+// less than the parent's own.
+func mainWithPeak() {
+	status := Main()
+	if b, err := os.ReadFile("/proc/self/status"); err == nil {
+		for line := range strings.Lines(string(b)) {
+			if kib, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+				if err := os.WriteFile(os.Getenv(peakFile), []byte(strings.TrimSuffix(strings.TrimSpace(kib), " kB")), 0o600); err != nil {
+					status = exitBug
+				}
+			}
+		}
+	}
+	os.Exit(status)
+}
+
+const (
+	longLogRecords = 1_200_000
+	longLogPadding = 60
+)
+
+// longLog appends a write-ahead log to a store: as many commits above T, in no order, each of a value that lies in the default column
+// family. It needs about 130 MB, the list of values that go 90 MB.
+func longLog(t *testing.T, dir string, ts mvcc.TS) {
+	t.Helper()
+	s, err := scan.Open(base.NewOS(), dir, scan.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seq, cf, number := s.DB.LastSeq+1, s.DB.CF(scan.CFWrite).Meta.ID, s.DB.Log.MaxLog+1
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(dir, "db", fmt.Sprintf("%06d.log", number)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := record.NewWriter(f)
+	var b, user []byte
+	const inBatch = 1000
+	padding := make([]byte, longLogPadding) // a field of a TiKV to come
+	for i := range longLogRecords {
+		if i%inBatch == 0 {
+			b = binary.LittleEndian.AppendUint64(b[:0], seq+uint64(i))
+			b = binary.LittleEndian.AppendUint32(b, inBatch)
+		}
+		user = append(user[:0], "t\x80\x00\x00\x00\x00\x00\x00\x77_r"...)
+		user = binary.BigEndian.AppendUint64(user, uint64(i)*7919%longLogRecords)
+		key := mvcc.DataKey(user, ts+mvcc.TS(2*i)+10)
+		value := append(mvcc.Write{Type: mvcc.WritePut, StartTS: ts + mvcc.TS(2*i) + 9}.Append(nil), padding...)
+		b = binary.AppendUvarint(append(b, byte(0x05)), uint64(cf)) // a Put with its column family
+		b = append(binary.AppendUvarint(b, uint64(len(key))), key...)
+		b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
+		if (i+1)%inBatch == 0 {
+			rec, err := w.Next()
+			if err == nil {
+				_, err = rec.Write(b)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// --memory is a bound: a store whose log and whose list of values to delete are larger is rewound within it.
+func TestMemoryBound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes a log of 130 MB")
+	}
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		t.Skip("the kernel does not tell the peak")
+	}
+	ts := mvcc.TS(fixtures.Facts(t, "single-default").T2)
+	for _, mib := range []int{64, 128} {
+		dir := fixtures.Dir(t, "single-default")
+		data := filepath.Join(dir, "data")
+		before := rowsAt(t, data, ts)
+		longLog(t, data, ts)
+		peak := filepath.Join(t.TempDir(), "peak")
+		cmd := exec.Command("tikv-repair-peak", "reset", "--to-ts", ts.String(), "--safe-point", "1", "--yes", "--json", "--progress=none",
+			"--memory", fmt.Sprintf("%dMiB", mib), data)
+		cmd.Env = append(os.Environ(), peakFile+"="+peak)
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%v\n%s", err, errs.String())
+		}
+		var res repair.Result
+		if err := json.Unmarshal(out.Bytes(), &res); err != nil {
+			t.Fatal(err)
+		}
+		if res.State != repair.StateDone || res.DefaultRows < longLogRecords {
+			t.Errorf("%d MiB: %+v", mib, res)
+		}
+		b, err := os.ReadFile(peak)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kib, err := strconv.Atoi(string(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("bound %d MiB, peak %d MiB, %.1f s", mib, kib>>10, res.Seconds)
+		if kib > mib<<10 {
+			t.Errorf("bound %d MiB, peak %d MiB", mib, kib>>10)
+		}
+		if after := rowsAt(t, data, ts); !bytes.Equal(after, before) {
+			t.Errorf("%d MiB: other rows at T than before", mib)
+		}
+		deletes(t, data)
+	}
+}
+
+func rowsAt(t *testing.T, dir string, ts mvcc.TS) []byte {
+	t.Helper()
+	out, err := exec.Command("tikv-repair", "dump", "--at", ts.String(), dir).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// deletes checks that each value of the long log has its tombstone.
+func deletes(t *testing.T, dir string) {
+	t.Helper()
+	s, err := scan.Open(base.NewOS(), dir, scan.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	it, err := s.DB.CF(scan.CFDefault).NewIter([]byte("zt"), []byte("zu"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Close()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		if it.Key().Kind == ikey.KindDelete {
+			n++
+		}
+	}
+	if err := it.Err(); err != nil || n < longLogRecords {
+		t.Errorf("%d tombstones for %d values, %v", n, longLogRecords, err)
+	}
+}
