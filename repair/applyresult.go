@@ -16,6 +16,7 @@ type ApplyOptions struct {
 	Force   map[string]bool // beside what the plan has accepted
 	DryRun  bool
 	Threads int
+	Memory  int64 // see RewindOptions
 	Now     time.Time
 	Version string
 	Meter   *scan.Meter

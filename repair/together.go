@@ -24,6 +24,7 @@ type TogetherOptions struct {
 	PD      []*plan.PDReport
 	DryRun  bool
 	Threads int
+	Memory  int64 // see RewindOptions
 	Now     time.Time
 	Version string
 	// Preview is shown the plan, final or not, before anything is written.
@@ -115,7 +116,7 @@ func (t *together) run(ctx context.Context) (*TogetherResult, error) {
 		t.o.Say("store %d, %s", part.StoreID, dir)
 		m := new(scan.Meter)
 		stop := t.o.Watch(t.o.Verb, m)
-		one, err := Apply(ctx, t.fs, dir, t.so, ApplyOptions{Plan: t.plan, DryRun: t.o.DryRun, Threads: t.o.Threads, Now: t.o.Now, Version: t.o.Version, Meter: m,
+		one, err := Apply(ctx, t.fs, dir, t.so, ApplyOptions{Plan: t.plan, DryRun: t.o.DryRun, Threads: t.o.Threads, Memory: t.o.Memory, Now: t.o.Now, Version: t.o.Version, Meter: m,
 			Preview: t.o.StorePreview, Say: t.o.Say})
 		stop()
 		if one != nil {

@@ -49,7 +49,7 @@ func (a *app) apply(cmd *cobra.Command, dir string, o *applyOptions) error {
 	if err != nil {
 		return err
 	}
-	ao := repair.ApplyOptions{Plan: p, DryRun: o.dryRun, Threads: a.c.threads, Now: a.now(), Version: version, Say: a.say, Meter: new(scan.Meter)}
+	ao := repair.ApplyOptions{Plan: p, DryRun: o.dryRun, Threads: a.c.threads, Memory: int64(a.c.memory), Now: a.now(), Version: version, Say: a.say, Meter: new(scan.Meter)}
 	if ao.Force, err = parseForce(o.force); err != nil {
 		return err
 	}

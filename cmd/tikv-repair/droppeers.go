@@ -49,7 +49,7 @@ func (a *app) together(cmd *cobra.Command, verb string, dirs []string, o *planOp
 	if err != nil {
 		return err
 	}
-	to := repair.TogetherOptions{Verb: verb, Plan: po, PD: pd, DryRun: dryRun, Threads: a.c.threads, Now: a.now(), Version: version, Say: a.say, Watch: a.watch}
+	to := repair.TogetherOptions{Verb: verb, Plan: po, PD: pd, DryRun: dryRun, Threads: a.c.threads, Memory: int64(a.c.memory), Now: a.now(), Version: version, Say: a.say, Watch: a.watch}
 	to.Preview = func(p *plan.Plan) {
 		if !a.c.quiet {
 			fmt.Fprint(a.stderr, planText(p)+"\n")
@@ -61,7 +61,7 @@ func (a *app) together(cmd *cobra.Command, verb string, dirs []string, o *planOp
 	}
 	to.StorePreview = func(r *repair.ApplyResult) { a.showApply(r, &plan.Plan{}, forced) }
 	to.Confirm = func() (bool, error) { return a.ask("Change these stores?", yes) }
-	res, err := repair.Together(cmd.Context(), a.fs, dirs, scan.Options{}, to)
+	res, err := repair.Together(cmd.Context(), a.fs, dirs, a.scanOptions(), to)
 	if res != nil && a.c.json {
 		if e := a.printJSON(res); e != nil && err == nil {
 			err = e
