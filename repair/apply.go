@@ -45,7 +45,7 @@ func Apply(ctx context.Context, fs base.FS, dir string, so scan.Options, o Apply
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}
 	}
-	so.Mode = base.LockExclusive
+	so.Mode, so.Memory = base.LockExclusive, o.Memory
 	s, err := scan.Open(fs, dir, so)
 	if err != nil {
 		return nil, stopped(fs, dir, VerbApply, false, err)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/plan"
 	"github.com/tikv-repair/tikv-repair/repair"
-	"github.com/tikv-repair/tikv-repair/scan"
 )
 
 func (a *app) dropPeersCmd() *cobra.Command {
