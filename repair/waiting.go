@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/plan"
@@ -89,7 +90,7 @@ func mayHoldAbove(fs base.FS, path string, t mvcc.TS) bool {
 	if st, err := fs.Stat(path); err == nil && st.Size() == 0 {
 		return false
 	}
-	r, err := sst.Open(fs, path, sst.ReaderOptions{})
+	r, err := sst.Open(fs, path, sst.ReaderOptions{LargestSeq: ikey.MaxSeq})
 	if err != nil {
 		return true
 	}
