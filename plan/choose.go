@@ -276,7 +276,7 @@ func (pl *planner) otherWinner(g *group, cands []*PeerReport, limit uint64) (mem
 		m, why := pl.winnerMember(g, p, cands, limit, false)
 		if why != "" {
 			// What it lacks at the end may come with the entries that are carried.
-			common := commonEnd(best, p)
+			common := min(commonEnd(best, p), p.Last)
 			if q := pl.carry(best, p, common); q != nil {
 				if m, why = pl.winnerMember(g, q, cands, limit, false); why == "" {
 					m.carried = common
@@ -290,6 +290,7 @@ func (pl *planner) otherWinner(g *group, cands []*PeerReport, limit uint64) (mem
 		if common == end {
 			return m, fmt.Sprintf("stores %d and %d have the same log, store %d has carried out more of it", best.StoreID, p.StoreID, p.StoreID)
 		}
+		common = min(common, p.Last)
 		if q := pl.carry(best, p, common); q != nil {
 			m.p, m.carried = q, common
 			return m, fmt.Sprintf("store %d has the longest log, store %d has carried out more of it: the entries above %d go there", best.StoreID, p.StoreID, common)
@@ -298,10 +299,11 @@ func (pl *planner) otherWinner(g *group, cands []*PeerReport, limit uint64) (mem
 	return member{}, ""
 }
 
-// carry gives p as it is once the entries above index from have come from another store; nil when that store does not have them all.
+// carry gives p as it is once the entries above common, which is not above p.Last, have come from another store; nil when that store does
+// not have them all.
 func (pl *planner) carry(from, p *PeerReport, common uint64) *PeerReport {
 	end, term := from.end()
-	if from.Applied > from.Last || common < from.Truncated.Index || common < p.Applied || end <= common || end-common > maxCarry {
+	if from.Applied > from.Last || common < from.Truncated.Index || common < min(p.Applied, p.Last) || end <= common || end-common > maxCarry {
 		return nil
 	}
 	for _, e := range from.above(common) {

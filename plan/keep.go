@@ -35,7 +35,7 @@ func (pl *planner) target(g *group, c *choice, m *member) uint64 {
 	if pl.rewind() {
 		want = max(want, pl.lastToKeep(w, w.Applied, end))
 	}
-	if g.shrink != nil || pl.pdAhead(g, w) {
+	if g.shrink != nil || pl.ahead(g) {
 		want = max(want, w.Last)
 	}
 	drop := w.Applied > w.Last || w.stops() != ""
@@ -81,9 +81,18 @@ func reasonOf(e LogGroup) string {
 	return "it is " + e.Kind.String()
 }
 
-// pdAhead tells whether PD knows a higher version of something in the region's range: PD would refuse the region as it is.
-func (pl *planner) pdAhead(g *group, p *PeerReport) bool {
-	return !pl.rewind() && pl.pdVersion(g.id, g.future.StartKey, g.future.EndKey) > g.future.Epoch.Version
+// ahead tells whether PD knows a higher version of something in the region's range, so that it would refuse the region as it is, or a
+// survivor a higher version of the region itself, as a tombstone, so that it would not take a replica again.
+func (pl *planner) ahead(g *group) bool {
+	return !pl.rewind() && pl.knownVersion(g, g.future.StartKey, g.future.EndKey) > g.future.Epoch.Version
+}
+
+func (pl *planner) knownVersion(g *group, start, end raftstate.Key) uint64 {
+	v := pl.pdVersion(g.id, start, end)
+	for _, t := range g.tombs {
+		v = max(v, t.Region.Epoch.Version)
+	}
+	return v
 }
 
 // others adds the peers that can be made equal to the winner.
@@ -122,9 +131,6 @@ func (pl *planner) bearsOrphan(p *PeerReport, limit uint64) bool {
 func (pl *planner) admit(c *choice, p *PeerReport, limit uint64) string {
 	w := c.winner
 	win := c.member(w.StoreID)
-	if c.tail != TailDrop && (p.Applied > p.Last || p.stops() != "") {
-		return "its log lacks entries that are applied"
-	}
 	common := commonEnd(w, p)
 	q, carried := p, uint64(0)
 	need := win.to
@@ -134,7 +140,9 @@ func (pl *planner) admit(c *choice, p *PeerReport, limit uint64) string {
 	} else {
 		need = pl.needForRewind(w, p, win.to)
 	}
-	if need > common {
+	// Entries that were applied before they were persisted have to come from the others, unless the log begins anew.
+	if need > common || c.tail != TailDrop && p.Applied > p.Last {
+		common = min(common, p.Last)
 		if q = pl.carry(w, p, common); q == nil {
 			return fmt.Sprintf("its log agrees with the winner's up to %d and %d is needed: PD copies the region again", common, need)
 		}
@@ -159,12 +167,8 @@ func (pl *planner) admit(c *choice, p *PeerReport, limit uint64) string {
 			c.resultEnd = max(c.resultEnd, need)
 		}
 	}
-	if c.tail != TailDrop {
-		for _, e := range q.above(need) {
-			if e.StopsTiKV || e.Kind == GroupMissing {
-				return fmt.Sprintf("TiKV would stop at entry %d of its log: %s", e.First, reasonOf(e))
-			}
-		}
+	if why := q.stops(); c.tail != TailDrop && why != "" {
+		return "TiKV would not start with it: " + why
 	}
 	for _, s := range walk(q).steps {
 		if s.index <= need && s.index <= limit {
@@ -216,7 +220,7 @@ func (pl *planner) align(g *group, c *choice, limit uint64) {
 		if !short(*m) {
 			continue
 		}
-		common := commonEnd(w.p, m.p)
+		common := min(commonEnd(w.p, m.p), m.p.Last)
 		if q := pl.carry(w.p, m.p, common); q != nil {
 			m.p, m.carried = q, common
 		} else {
@@ -309,7 +313,7 @@ func (pl *planner) epochs(g *group, c *choice) {
 		c.version++
 		c.notes = append(c.notes, "the merge that it had prepared is taken back")
 	}
-	pd := pl.pdVersion(g.id, c.after.StartKey, c.after.EndKey)
+	pd := pl.knownVersion(g, c.after.StartKey, c.after.EndKey)
 	switch {
 	case c.applying:
 	case pl.rewind():

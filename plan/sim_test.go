@@ -682,6 +682,10 @@ func (c *simCluster) goOnMerging(l *simPeer, add func(simEntry)) {
 	if c.restarted {
 		now = t
 	}
+	if c.merged[l.merge.Target.ID] && !c.merged[l.region] { // the target itself is gone
+		add(simEntry{kind: GroupAdmin, admin: &raftstate.Admin{Type: raftstate.AdminRollbackMerge, Commit: l.merge.Commit}})
+		return
+	}
 	if c.merged[l.region] || now == nil || now.desc.Epoch == l.merge.Target.Epoch || covers(now.desc.StartKey, now.desc.EndKey, l.desc.StartKey, l.desc.EndKey) {
 		return
 	}

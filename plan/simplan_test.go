@@ -179,7 +179,7 @@ func (c *simCluster) act(store uint64, a *Action, carried map[uint64]simEntry) e
 				}
 				q.log = append(q.log, e)
 			}
-			stored = q.last()
+			q.unpersisted, stored = 0, q.last()
 		}
 		version := l.Version
 		for i := l.From + 1; i <= l.To; i++ {
