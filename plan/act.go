@@ -45,7 +45,9 @@ func actionOrder(a Action) int {
 func (pl *planner) leaveAlone(g *group) {
 	for _, p := range g.peers {
 		if why := p.stops(); why != "" {
-			pl.tombstone(p, "TiKV would not start with it, and the region has its quorum elsewhere: "+why, false)
+			// The list keeps this peer: it must not come to life again with the same id and without its log, because it may have been
+			// counted for what is committed. PD replaces it under a new id.
+			pl.tombstone(p, "TiKV would not start with it, and the region has its quorum elsewhere: "+why, p.Region)
 			pl.regions = append(pl.regions, RegionPlan{ID: g.id, Range: rangeOf(g.newest.Region), Decision: DecisionHealthy, Reason: "one of its peers is destroyed: TiKV would not start with it",
 				Old: g.newest.Region, New: g.newest.Region, Survivors: pl.survivors(g), Loss: Loss{Certainty: LossNone}, CopyBytes: p.Bytes})
 			continue
@@ -56,13 +58,19 @@ func (pl *planner) leaveAlone(g *group) {
 	}
 }
 
-// tombstone destroys a peer. Its own store leaves the list, so that PD can place a replica here again (repair-semantics.md 6.2).
-func (pl *planner) tombstone(p *PeerReport, why string, merged bool) {
-	r := p.Region
-	r.Peers = slices.DeleteFunc(slices.Clone(r.Peers), func(q raftstate.Peer) bool { return q.StoreID == p.StoreID })
-	a := Action{Kind: ActionTombstone, RegionID: p.RegionID, Old: p.Fingerprint, Reason: why, KeepMergeState: merged && p.MergeState != nil,
-		New: NewState{State: raftstate.Tombstone, Region: r}}
-	pl.actions[p.StoreID] = append(pl.actions[p.StoreID], a)
+// tombstone destroys a peer. record is what the tombstone remembers (repair-semantics.md 6.2): messages from an older epoch are dropped, and
+// those to a peer id that is in its list.
+func (pl *planner) tombstone(p *PeerReport, why string, record raftstate.Region) *Action {
+	pl.actions[p.StoreID] = append(pl.actions[p.StoreID], Action{Kind: ActionTombstone, RegionID: p.RegionID, Old: p.Fingerprint, Reason: why,
+		New: NewState{State: raftstate.Tombstone, Region: record}})
+	list := pl.actions[p.StoreID]
+	return &list[len(list)-1]
+}
+
+// without is a descriptor without the peer on a store, so that PD can place a replica there again.
+func without(r raftstate.Region, store uint64) raftstate.Region {
+	r.Peers = slices.DeleteFunc(slices.Clone(r.Peers), func(q raftstate.Peer) bool { return q.StoreID == store })
+	return r
 }
 
 // end destroys all copies of a region of which nothing stays.
@@ -84,14 +92,19 @@ func (pl *planner) end(g *group) {
 		}
 		why := rp.Survivors[i].Why
 		merged := pl.mergedHere(g, p)
-		pl.tombstone(p, why, merged != 0)
+		record := without(p.Region, p.StoreID)
+		if g.fate != DecisionMerged {
+			// Nothing of this id goes on: what comes back, from a store that is gone or out of an old split, must not.
+			record.Epoch.ConfVer = g.newest.Region.Epoch.ConfVer + confVerMargin
+		}
+		a := pl.tombstone(p, why, record)
+		a.KeepMergeState = merged != 0 && p.MergeState != nil
 		if merged > p.Applied {
-			last := &pl.actions[p.StoreID][len(pl.actions[p.StoreID])-1]
 			term, _ := p.termAt(merged)
-			last.Apply = &ApplyLog{From: p.Applied, To: merged, Term: term, Version: p.Region.Epoch.Version}
+			a.Apply = &ApplyLog{From: p.Applied, To: merged, Term: term, Version: p.Region.Epoch.Version}
 			for _, s := range walk(p).steps {
 				if s.structural() && s.index <= merged {
-					last.Apply.Admin = append(last.Apply.Admin, AdminStep{s.index, s.admin.Type, s.after.Epoch.Version})
+					a.Apply.Admin = append(a.Apply.Admin, AdminStep{s.index, s.admin.Type, s.after.Epoch.Version})
 				}
 			}
 		}
@@ -109,8 +122,13 @@ func (pl *planner) targets(g *group) (out []*group) {
 	for _, t := range pl.merges[g.id] {
 		add(t.Region)
 	}
-	if m := g.newest.MergeState; m != nil && m.Target != nil {
-		add(m.Target.ID)
+	for _, id := range mergesInto(g) {
+		add(id)
+	}
+	for _, t := range g.tombs {
+		if t.MergeState != nil && t.MergeState.Target != nil {
+			add(t.MergeState.Target.ID)
+		}
 	}
 	return out
 }
@@ -162,6 +180,9 @@ func (pl *planner) rewrite(g *group) {
 		pl.problem(&Flashback{Store: c.winner.StoreID, Region: g.id, StartTS: tsOf(g.newest.Region.FlashbackStartTS)})
 		n.IsInFlashback, n.FlashbackStartTS = false, 0
 	}
+	if pd := pl.pdVersion(g.id, n.StartKey, n.EndKey); pd > c.version {
+		pl.problem(&PDNewer{Region: g.id, Version: c.version, PDVersion: pd})
+	}
 	rp := RegionPlan{ID: g.id, Range: rangeOf(n), Decision: DecisionRewrite, Reason: g.cause, LostQuorum: !g.healthy, Old: g.newest.Region, New: n, Survivors: pl.survivors(g)}
 	own, _ := c.winner.Region.PeerOn(c.winner.StoreID)
 	rp.WinnerStore, rp.WinnerPeer = c.winner.StoreID, own.ID
@@ -196,7 +217,9 @@ func (pl *planner) rewrite(g *group) {
 			continue
 		}
 		s.Why = cmp.Or(pl.excluded(p), c.left[p.StoreID], p.Reason, p.stops(), "it has no usable data")
-		pl.tombstone(p, fmt.Sprintf("region %d goes on without it: %s", g.id, s.Why), false)
+		// With the new epoch: the old group, on stores that are gone or in splits that others have yet to carry out, cannot use this store
+		// for a quorum of its own.
+		pl.tombstone(p, fmt.Sprintf("region %d goes on without it: %s", g.id, s.Why), without(n, p.StoreID))
 		rp.CopyBytes += p.Bytes
 	}
 	if len(c.members) < len(g.newest.Region.Peers) && rp.CopyBytes == 0 {
@@ -339,7 +362,15 @@ func (pl *planner) children(g *group, c *choice, m *member) {
 func (pl *planner) child(g *group, c *choice, m *member, s step, r raftstate.Region) {
 	why := fmt.Sprintf("the log of region %d splits it off at index %d, and no survivor has carried that out", g.id, s.index)
 	n := pl.childMade[r.ID]
+	part, cut := pl.bornPart[r.ID]
+	if cut && part == nil {
+		return
+	}
 	if n == nil {
+		if cut {
+			r.StartKey, r.EndKey, r.Epoch.Version = part.start, part.end, part.epoch.Version
+			pl.problem(&StaleCopy{Region: r.ID, Store: m.p.StoreID, Start: r.StartKey, End: r.EndKey})
+		}
 		n = pl.newborn(c, s, r)
 		pl.childMade[r.ID] = n
 		rp := RegionPlan{ID: n.ID, Range: rangeOf(*n), Decision: DecisionSplitOff, Reason: why, New: *n, WinnerStore: n.Peers[0].StoreID, WinnerPeer: n.Peers[0].ID}

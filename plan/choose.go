@@ -272,28 +272,21 @@ func reach(p *PeerReport, from, to uint64) (bad uint64, why string) {
 // otherWinner looks for a peer that is past what the one with the longest log cannot pass. What only the longest log holds is carried to it.
 func (pl *planner) otherWinner(g *group, cands []*PeerReport, limit uint64) (member, string) {
 	best := cands[0]
+	end, _ := best.end()
 	for _, p := range cands[1:] {
-		m, why := pl.winnerMember(g, p, cands, limit, false)
-		if why != "" {
-			// What it lacks at the end may come with the entries that are carried.
-			common := min(commonEnd(best, p), p.Last)
-			if q := pl.carry(best, p, common); q != nil {
-				if m, why = pl.winnerMember(g, q, cands, limit, false); why == "" {
-					m.carried = common
-					return m, fmt.Sprintf("store %d has the longest log, store %d has carried out more of it: the entries above %d go there", best.StoreID, p.StoreID, common)
-				}
+		common := commonEnd(best, p)
+		if common == end {
+			if m, why := pl.winnerMember(g, p, cands, limit, false); why == "" {
+				return m, fmt.Sprintf("stores %d and %d have the same log, store %d has carried out more of it", best.StoreID, p.StoreID, p.StoreID)
 			}
 			continue
 		}
-		common := commonEnd(best, p)
-		end, _ := best.end()
-		if common == end {
-			return m, fmt.Sprintf("stores %d and %d have the same log, store %d has carried out more of it", best.StoreID, p.StoreID, p.StoreID)
-		}
 		common = min(common, p.Last)
 		if q := pl.carry(best, p, common); q != nil {
-			m.p, m.carried = q, common
-			return m, fmt.Sprintf("store %d has the longest log, store %d has carried out more of it: the entries above %d go there", best.StoreID, p.StoreID, common)
+			if m, why := pl.winnerMember(g, q, cands, limit, false); why == "" {
+				m.carried = common
+				return m, fmt.Sprintf("store %d has the longest log, store %d has carried out more of it: the entries above %d go there", best.StoreID, p.StoreID, common)
+			}
 		}
 	}
 	return member{}, ""

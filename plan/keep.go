@@ -328,9 +328,6 @@ func (pl *planner) epochs(g *group, c *choice) {
 	if g.shrink != nil {
 		c.after.StartKey, c.after.EndKey = g.shrink.start, g.shrink.end
 	}
-	if pd > c.version {
-		pl.pdNewer(g, c.version, pd)
-	}
 }
 
 // roles gives the peers of a rewritten region: exactly those that are kept. Where a quorum was lost all become voters; a healthy region that

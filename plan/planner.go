@@ -79,6 +79,8 @@ type planner struct {
 	maxSeen  mvcc.TS
 	healthy  int
 	// childMade are the regions that splits carried out by the plan create.
+	// bornPart is what is left of the range of a region that a split creates; nil: nothing. Without an entry it gets all of it.
+	bornPart  map[uint64]*placed
 	childMade map[uint64]*raftstate.Region
 }
 
@@ -95,7 +97,7 @@ func Make(in Input, opt Options) (*Plan, []Problem) {
 	pl := &planner{in: in, opt: opt, failed: map[uint64]bool{}, tiflash: map[uint64]bool{}, stores: map[uint64]*StoreReport{},
 		dead: map[RegionStore]string{}, forced: map[string]bool{}, pending: map[uint64][]pendingChild{}, merges: map[uint64][]RegionStore{}, wins: map[uint64]int{},
 		answers: map[string][]*Answer{}, ask: map[string]*Question{}, actions: map[uint64][]Action{},
-		childMade: map[uint64]*raftstate.Region{}, pdByID: map[uint64]raftstate.Epoch{}}
+		bornPart: map[uint64]*placed{}, childMade: map[uint64]*raftstate.Region{}, pdByID: map[uint64]raftstate.Epoch{}}
 	if pl.opt.Keep == "" {
 		pl.opt.Keep = KeepAll
 	}

@@ -232,13 +232,3 @@ func (p *PDNewer) What() string {
 func (*PDNewer) Next() string {
 	return "set PD's region-meta aside (clean does it) before PD starts, and never start a failed store again"
 }
-
-func (pl *planner) pdNewer(g *group, version, pd uint64) {
-	for i, p := range pl.problems {
-		if o, ok := p.(*PDNewer); ok && o.Region == g.id {
-			pl.problems[i] = &PDNewer{g.id, version, pd}
-			return
-		}
-	}
-	pl.problem(&PDNewer{Region: g.id, Version: version, PDVersion: pd})
-}

@@ -206,11 +206,20 @@ func (pl *planner) untangle(all []placed) (kept []placed, again bool) {
 			kept = append(kept, x)
 			continue
 		}
-		if x.g == nil {
-			continue
-		}
 		slices.SortFunc(over, func(a, b placed) int { return bytes.Compare(a.start, b.start) })
 		free := uncovered(x.start, x.end, over)
+		if x.g == nil {
+			// The split is old: regions that came later have a part of what it made, or all.
+			if pl.bornPart[x.id()] = (*placed)(nil); len(free) > 0 {
+				x.start, x.end = free[0][0], free[0][1]
+				for _, k := range over {
+					x.epoch.Version = max(x.epoch.Version, k.epoch.Version)
+				}
+				pl.bornPart[x.id()] = &x
+				kept = append(kept, x)
+			}
+			continue
+		}
 		if len(free) == 0 {
 			pl.supersede(x.g, over)
 			again = true
@@ -269,14 +278,13 @@ func uncovered(start, end raftstate.Key, over []placed) (free [][2]raftstate.Key
 func (pl *planner) supersede(g *group, over []placed) {
 	g.touched, g.fate, g.choice = true, DecisionSuperseded, nil
 	g.fateWhy = "regions with newer descriptors hold its range: " + names(over)
-	if g.newest.State == raftstate.Merging && g.newest.MergeState != nil && g.newest.MergeState.Target != nil {
-		for _, k := range over {
-			if k.id() == g.newest.MergeState.Target.ID {
-				g.fate, g.fateWhy = DecisionMerged, fmt.Sprintf("it was merged into region %d", k.id())
-			}
+	for _, t := range pl.targets(g) {
+		if slices.ContainsFunc(over, func(k placed) bool { return k.id() == t.id }) {
+			g.fate, g.fateWhy = DecisionMerged, fmt.Sprintf("it was merged into region %d", t.id)
+			return
 		}
 	}
-	if t := pl.merges[g.id]; len(t) > 0 && g.fate != DecisionMerged {
+	if t := pl.merges[g.id]; len(t) > 0 {
 		g.fate, g.fateWhy = DecisionMerged, fmt.Sprintf("the log of region %d takes it in", t[0].Region)
 	}
 }

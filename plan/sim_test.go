@@ -175,6 +175,19 @@ func majority(r raftstate.Region, have func(raftstate.Peer) bool) bool {
 	return inHave*2 > in && outHave*2 > out
 }
 
+// vacant tells whether a store would let a message create a peer.
+func (c *simCluster) vacant(q raftstate.Peer, r raftstate.Region) bool {
+	if t := c.tombs[q.StoreID][r.ID]; t != nil && t.id >= q.ID {
+		return false
+	}
+	for _, o := range c.peers[q.StoreID] {
+		if overlaps(o.desc.StartKey, o.desc.EndKey, r.StartKey, r.EndKey) {
+			return false
+		}
+	}
+	return true
+}
+
 // elect makes a peer the leader, if the others let it: a majority of its configuration has no longer log.
 func (c *simCluster) elect(p *simPeer, up func(uint64) bool) bool {
 	if role := roleOf(p); role == raftstate.Learner {
@@ -189,6 +202,9 @@ func (c *simCluster) elect(p *simPeer, up func(uint64) bool) bool {
 	var voters []*simPeer
 	ok := majority(p.desc, func(q raftstate.Peer) bool {
 		o := c.peers[q.StoreID][p.region]
+		if o == nil && c.restarted && up(q.StoreID) && c.vacant(q, p.desc) {
+			return true // the message creates the peer, which has nothing to object
+		}
 		if o == nil || !up(q.StoreID) || o.id != q.ID {
 			return false
 		}
@@ -237,7 +253,7 @@ func (c *simCluster) replicate(l, p *simPeer, n int) {
 	if l == p || l.term < p.term {
 		return
 	}
-	if p.desc.Peers == nil || p.last() < l.trunc {
+	if q, ok := l.desc.PeerOn(p.store); !ok || q.ID != p.id || p.last() < l.trunc {
 		return
 	}
 	p.term = l.term
@@ -493,7 +509,7 @@ func (c *simCluster) snapshot(l *simPeer, _ *simPeer) {
 				free = false
 			}
 		}
-		if !free || p != nil && !(string(p.desc.StartKey) == string(l.desc.StartKey) && string(p.desc.EndKey) == string(l.desc.EndKey)) {
+		if !free || p != nil && !covers(p.desc.StartKey, p.desc.EndKey, l.desc.StartKey, l.desc.EndKey) {
 			continue
 		}
 		n := &simPeer{store: q.StoreID, id: q.ID, region: l.region, desc: l.desc, applied: l.applied, commit: l.applied, trunc: l.applied, term: l.term,
@@ -656,6 +672,11 @@ func (c *simCluster) prepareMerge(l *simPeer, add func(simEntry)) {
 				match--
 			}
 			low = min(low, match)
+		}
+		for _, p := range c.replicas(l.region) {
+			if low < p.trunc {
+				return
+			}
 		}
 		for i := low + 1; i <= l.last(); i++ {
 			if l.at(i).admin != nil {
