@@ -143,7 +143,9 @@ func (pl *planner) takenIn(g *group, p *PeerReport) uint64 {
 		if t.touched {
 			continue
 		}
-		if o := t.peerOn(p.StoreID); o != nil && !covers(o.Region.StartKey, o.Region.EndKey, p.Region.StartKey, p.Region.EndKey) {
+		// Taking p in would have destroyed it: where it lives, that is still to come.
+		o := t.peerOn(p.StoreID)
+		if o != nil && !overlaps(o.Region.StartKey, o.Region.EndKey, p.Region.StartKey, p.Region.EndKey) {
 			return t.id
 		}
 	}

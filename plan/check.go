@@ -98,7 +98,7 @@ func changing(p *PeerReport) bool {
 		return false
 	}
 	for _, g := range p.Log {
-		if g.Last > p.Applied && g.Admin != nil && (len(g.Admin.Splits) > 0 || g.Admin.Type == raftstate.AdminCommitMerge) {
+		if g.Last > p.Applied && g.Admin != nil && (len(g.Admin.Splits) > 0 || g.Admin.Type == raftstate.AdminCommitMerge || g.Admin.Type == raftstate.AdminPrepareMerge) {
 			return true
 		}
 	}

@@ -278,14 +278,9 @@ func uncovered(start, end raftstate.Key, over []placed) (free [][2]raftstate.Key
 func (pl *planner) supersede(g *group, over []placed) {
 	g.touched, g.fate, g.choice = true, DecisionSuperseded, nil
 	g.fateWhy = "regions with newer descriptors hold its range: " + names(over)
-	for _, t := range pl.targets(g) {
-		if slices.ContainsFunc(over, func(k placed) bool { return k.id() == t.id }) {
-			g.fate, g.fateWhy = DecisionMerged, fmt.Sprintf("it was merged into region %d", t.id)
-			return
-		}
-	}
-	if t := pl.merges[g.id]; len(t) > 0 {
-		g.fate, g.fateWhy = DecisionMerged, fmt.Sprintf("the log of region %d takes it in", t[0].Region)
+	// A source of a merge whose range newer regions hold was taken in; the target may have been split since.
+	if t := pl.targets(g); len(t) > 0 {
+		g.fate, g.fateWhy = DecisionMerged, fmt.Sprintf("it was merged into region %d", t[0].id)
 	}
 }
 

@@ -228,7 +228,7 @@ func (c *simCluster) act(store uint64, a *Action, carried map[uint64]simEntry) e
 
 // restart runs the survivors until nothing changes any more.
 func (c *simCluster) restart(up []uint64) error {
-	c.restarted, c.stores = true, up
+	c.restarted, c.stores, c.merged = true, up, map[uint64]bool{}
 	c.leader = map[uint64]uint64{}
 	alive := func(s uint64) bool { return slices.Contains(up, s) }
 	for round := range 40 {
@@ -394,6 +394,8 @@ func listed(p *Plan, problems []Problem, w simWrite) bool {
 // simDebug looks at a plan before it is carried out.
 var simDebug func(*simCluster, Input, *Plan, []Problem)
 
+var simAfter func(*simCluster)
+
 type simStats struct{ plans, rewritten, tombstones, created, splitOff, merged, lost, carried, holes, healthy int }
 
 // simulate runs one seed; the error says what is wrong.
@@ -460,6 +462,9 @@ func simulate(seed int64, st *simStats) (err error) {
 	}
 	if err := c.restart(stores); err != nil {
 		return err
+	}
+	if simAfter != nil {
+		simAfter(c)
 	}
 	if err := c.judge(stores); err != nil {
 		return err
