@@ -76,13 +76,14 @@ func (pl *planner) couple() {
 			if g.newest == nil || g.fate != "" {
 				continue
 			}
-			if g.newest.State == raftstate.Merging && g.newest.MergeState != nil && g.newest.MergeState.Target != nil && !g.touched {
-				t := pl.group(g.newest.MergeState.Target.ID)
-				switch {
-				case t == nil || t.newest == nil || t.fate != "":
-					again = g.touch(fmt.Sprintf("it waits for a merge into region %d, which no survivor has", g.newest.MergeState.Target.ID)) || again
-				case t.touched:
-					again = g.touch(fmt.Sprintf("it waits for a merge into region %d, which is rewritten", t.id)) || again
+			if !g.touched {
+				for _, id := range mergesInto(g) {
+					switch t := pl.group(id); {
+					case t == nil || t.newest == nil || t.fate != "":
+						again = g.touch(fmt.Sprintf("it would wait for a merge into region %d, which does not go on", id)) || again
+					case t.touched:
+						again = g.touch(fmt.Sprintf("it would wait for a merge into region %d, which is rewritten", id)) || again
+					}
 				}
 			}
 			if g.leans && !g.touched {
