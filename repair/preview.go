@@ -195,7 +195,10 @@ func (r *reset) touchedFiles(ctx context.Context, p *Preview) (bool, error) {
 		}
 	}
 	// New tables, the folded logs with their index and filter, and a MANIFEST like the old one. The backup is hard links.
-	p.SpaceNeeded = set + p.LogBytes + p.LogBytes/8 + spoolBytes(r.effect.write) + spoolBytes(r.effect.deflt) + r.raft.Bytes() + 1<<20
+	p.SpaceNeeded = set + p.LogBytes + p.LogBytes/8 + spoolBytes(r.effect.write) + spoolBytes(r.effect.deflt) + 1<<20
+	if r.raft != nil { // apply has an edit of its own, of which the rewind is a part
+		p.SpaceNeeded += r.raft.Bytes()
+	}
 	return touched, nil
 }
 
