@@ -26,6 +26,11 @@ func PropTS(props map[string]string, rangeDels uint64) (min, max TS, trust bool)
 	return TS(lo), TS(hi), trust
 }
 
+// PropTSNames are the properties that PropTS looks at.
+var PropTSNames = []string{PropMinTS, PropMaxTS, PropNumErrors, PropBlobSize, PropNumDeletes, propDeletedKeys}
+
+const propDeletedKeys = "rocksdb.deleted.keys"
+
 func u64FromProp(props map[string]string, name string) (uint64, bool) {
 	s, ok := props[name]
 	if !ok || len(s) != 8 {
@@ -48,6 +53,6 @@ func tombstonesCounted(props map[string]string) bool {
 	if _, ok := u64FromProp(props, PropNumDeletes); ok {
 		return true
 	}
-	n, used := binary.Uvarint([]byte(props["rocksdb.deleted.keys"]))
+	n, used := binary.Uvarint([]byte(props[propDeletedKeys]))
 	return used > 0 && n == 0
 }

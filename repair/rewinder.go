@@ -6,11 +6,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
@@ -59,7 +56,7 @@ type Rewinder struct {
 func NewRewinder(ctx context.Context, s *scan.Store, o RewindOptions) (*Rewinder, error) {
 	w := &Rewinder{store: s, o: o, set: map[uint64]bool{}, rawSet: map[uint64]bool{}, staleTS: true, titan: s.Titan != nil, spill: s.Spill()}
 	w.rawV2 = s.HasRawV2()
-	sample, err := w.choose(ctx, scan.CFWrite, w.set)
+	sample, err := w.choose(scan.CFWrite, w.set)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +65,7 @@ func NewRewinder(ctx context.Context, s *scan.Store, o RewindOptions) (*Rewinder
 		w.titan = slices.Contains(collectorNames(sample.Collectors), sst.NewBlobCollector().Name())
 	}
 	if w.rawV2 {
-		if _, err := w.choose(ctx, scan.CFDefault, w.rawSet); err != nil {
+		if _, err := w.choose(scan.CFDefault, w.rawSet); err != nil {
 			return nil, err
 		}
 	}
@@ -77,34 +74,24 @@ func NewRewinder(ctx context.Context, s *scan.Store, o RewindOptions) (*Rewinder
 
 // choose puts the files of a family whose trustworthy max_ts is not at or below T into set. It returns the properties of the
 // newest table, if there is one, as the sample of what this TiKV writes.
-func (w *Rewinder) choose(ctx context.Context, cfName string, set map[uint64]bool) (*sst.Properties, error) {
-	cf := w.store.DB.CF(cfName)
-	var mu sync.Mutex
-	var newest *sst.Properties
-	var newestNo uint64
-	g, _ := errgroup.WithContext(ctx)
-	g.SetLimit(4 * w.threads())
-	for _, f := range cf.Files() {
-		g.Go(func() error {
-			r, done, err := cf.Table(f.FileMeta)
-			if err != nil {
-				return err
-			}
-			p := r.Props()
-			// Range tombstones have no timestamp; they are kept and applied apart, so that they do not spoil the bound.
-			_, maxTS, trust := mvcc.PropTS(p.All, 0)
-			mu.Lock()
-			defer mu.Unlock()
-			if !trust || maxTS > w.o.T {
-				set[f.Number] = true
-			}
-			if f.Number > newestNo {
-				newest, newestNo = p, f.Number
-			}
-			return done()
-		})
+func (w *Rewinder) choose(cfName string, set map[uint64]bool) (*sst.Properties, error) {
+	bounds, err := w.store.TimeBounds(cfName)
+	if err != nil {
+		return nil, err
 	}
-	return newest, g.Wait()
+	for _, f := range w.store.DB.CF(cfName).Files() {
+		if b := bounds.Of(f.Number); !b.Trust || b.Max > w.o.T {
+			set[f.Number] = true
+		}
+	}
+	if bounds.Newest == nil {
+		return nil, nil
+	}
+	r, done, err := w.store.DB.CF(cfName).Table(bounds.Newest)
+	if err != nil {
+		return nil, err
+	}
+	return r.Props(), done()
 }
 
 func (w *Rewinder) inSet(f rocks.LevelFile) bool { return w.set[f.Number] }

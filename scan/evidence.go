@@ -184,15 +184,18 @@ func (s *Store) newestIn(name string, newest mvcc.TS, counts func(key []byte) bo
 	for ok := it.First(); ok; ok = it.Next() {
 		note(it.Key().User)
 	}
+	bounds, err := s.TimeBounds(name)
+	if err != nil {
+		return 0, err
+	}
 	for _, f := range cf.Files() {
+		if b := bounds.Of(f.Number); b.Trust && (name == CFWrite || b.Max <= newest) {
+			newest = max(newest, b.Max)
+			continue
+		}
 		r, done, err := cf.Table(f.FileMeta)
 		if err != nil {
 			return 0, err
-		}
-		if _, hi, trust := mvcc.PropTS(r.Props().User, 0); trust && (name == CFWrite || hi <= newest) {
-			newest = max(newest, hi)
-			done()
-			continue
 		}
 		ti := r.NewIter()
 		for ok := ti.First(); ok; ok = ti.Next() {

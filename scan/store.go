@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/base"
@@ -13,6 +14,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/engine/titan"
+	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/raftstate"
 )
 
@@ -50,6 +52,9 @@ type Store struct {
 	Ident      raftstate.StoreIdent
 	// Regions are all region states of the raft column family, by id.
 	Regions []Region
+
+	boundsMu sync.Mutex
+	bounds   map[string]*TimeBounds
 
 	locks  *engine.Locks
 	raftDB *rocks.DB
@@ -98,7 +103,7 @@ func Open(fs base.FS, dir string, o Options) (*Store, error) {
 
 func (s *Store) open() error {
 	var err error
-	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir, Spill: s.Spill()}); err != nil {
+	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir, Spill: s.Spill(), HeadProps: mvcc.PropTSNames}); err != nil {
 		return err
 	}
 	for _, cf := range []string{CFDefault, CFLock, CFWrite, CFRaft} {
@@ -237,7 +242,7 @@ func (s *Store) Reopen() error {
 	if err := s.closeParts(); err != nil {
 		return err
 	}
-	s.DB, s.Raft, s.raftDB, s.Titan, s.Regions = nil, nil, nil, nil, nil
+	s.DB, s.Raft, s.raftDB, s.Titan, s.Regions, s.bounds = nil, nil, nil, nil, nil, nil
 	return s.open()
 }
 

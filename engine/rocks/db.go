@@ -26,6 +26,8 @@ type Options struct {
 	State *manifest.State
 	// Spill takes what the logs hold above its limit; without a directory all of it is kept in memory.
 	Spill Spill
+	// HeadProps are the properties that Heads gives.
+	HeadProps []string
 	// TablePath replaces the path of a table, for staged ones; nil or "" means the usual name.
 	TablePath func(number uint64) string
 }
@@ -44,6 +46,8 @@ type DB struct {
 	LastSeq uint64
 
 	spill    Spill
+	headSet  map[string]bool
+	staged   bool // some tables are not where their number says
 	cfs      map[string]*CF
 	tables   *tableCache
 	overlaid uint64
@@ -56,6 +60,9 @@ type CF struct {
 	log  Log
 
 	rangeDels sync.Map // file number to its []ikey.RangeDel
+
+	headsMu sync.Mutex
+	heads   map[uint64]map[string]string
 }
 
 // Open rebuilds the version from CURRENT and the MANIFEST and replays the logs into memory, as DB::Open with point-in-time
@@ -69,7 +76,10 @@ func Open(fs base.FS, dir string, o Options) (*DB, error) {
 			return nil, err
 		}
 	}
-	db := &DB{FS: fs, Dir: dir, WALDir: o.WALDir, State: st, spill: o.Spill, cfs: map[string]*CF{}}
+	db := &DB{FS: fs, Dir: dir, WALDir: o.WALDir, State: st, spill: o.Spill, headSet: map[string]bool{}, staged: o.TablePath != nil, cfs: map[string]*CF{}}
+	for _, n := range o.HeadProps {
+		db.headSet[n] = true
+	}
 	if db.WALDir == "" {
 		db.WALDir = dir
 	}
@@ -298,11 +308,27 @@ func (it *Iter) Source() Source {
 // RangeDels collects the range tombstones of the logs and of all live files that may touch [lower, upper).
 func (cf *CF) RangeDels(lower, upper []byte) ([]ikey.RangeDel, error) {
 	out := append([]ikey.RangeDel(nil), cf.log.RangeDels()...)
-	for _, f := range cf.Files() {
-		if !overlaps(f.FileMeta, lower, upper) {
-			continue
+	var files []*manifest.FileMeta
+	unknown := 0
+	for _, level := range cf.Meta.Levels {
+		for _, f := range level {
+			if !overlaps(f, lower, upper) {
+				continue
+			}
+			files = append(files, f)
+			if _, ok := cf.rangeDels.Load(f.Number); !ok {
+				unknown++
+			}
 		}
-		ds, err := cf.fileRangeDels(f.FileMeta)
+	}
+	if unknown > manyUnknown {
+		// Cheaper than to open them one after the other; almost none has any.
+		if _, err := cf.Heads(); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range files {
+		ds, err := cf.fileRangeDels(f)
 		if err != nil {
 			return nil, err
 		}

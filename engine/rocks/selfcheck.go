@@ -125,13 +125,13 @@ func (c *selfCheck) add(rule int, cf, path, format string, args ...any) {
 
 // known checks what the MANIFEST alone says about a file.
 func (c *selfCheck) known(cf *CF, f LevelFile) {
-	name, path := cf.Meta.Name, c.db.tables.path(f.Number)
+	name := cf.Meta.Name
 	if other, dup := c.seen[f.Number]; dup {
-		c.add(1, name, path, "the number is also in column family %s", other)
+		c.add(1, name, c.db.tables.path(f.Number), "the number is also in column family %s", other)
 	}
 	c.seen[f.Number] = name
 	if f.LargestSeq > c.db.LastSeq {
-		c.add(5, name, path, "largest sequence %d is above the last sequence %d", f.LargestSeq, c.db.LastSeq)
+		c.add(5, name, c.db.tables.path(f.Number), "largest sequence %d is above the last sequence %d", f.LargestSeq, c.db.LastSeq)
 	}
 }
 

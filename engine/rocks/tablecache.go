@@ -30,6 +30,8 @@ type cachedTable struct {
 	r      *sst.Reader
 	users  int
 	elem   *list.Element // in idle
+	ready  chan struct{} // closed once r or err is there
+	err    error
 }
 
 func newTableCache(fs base.FS, limit int, path func(uint64) string) *tableCache {
@@ -39,20 +41,33 @@ func newTableCache(fs base.FS, limit int, path func(uint64) string) *tableCache 
 // acquire opens a table or shares it; every acquire needs a release.
 func (c *tableCache) acquire(cf string, f *manifest.FileMeta) (*cachedTable, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if t := c.open[f.Number]; t != nil {
+	t := c.open[f.Number]
+	if t != nil {
 		if t.users == 0 {
 			c.idle.Remove(t.elem)
 		}
 		t.users++
+		c.mu.Unlock()
+		<-t.ready
+		if t.err != nil {
+			return nil, t.err // whoever opened it has taken it out
+		}
 		return t, nil
 	}
-	r, err := sst.Open(c.fs, c.path(f.Number), sst.ReaderOptions{CF: cf, Size: int64(f.Size), LargestSeq: f.LargestSeq, Read: &c.read})
-	if err != nil {
-		return nil, err
-	}
-	t := &cachedTable{number: f.Number, r: r, users: 1}
+	t = &cachedTable{number: f.Number, users: 1, ready: make(chan struct{})}
 	c.open[f.Number] = t
+	c.mu.Unlock()
+	// Without the lock: others open other tables meanwhile.
+	t.r, t.err = sst.Open(c.fs, c.path(f.Number), sst.ReaderOptions{CF: cf, Size: int64(f.Size), LargestSeq: f.LargestSeq, Read: &c.read})
+	if t.err != nil {
+		c.mu.Lock()
+		delete(c.open, f.Number)
+		c.mu.Unlock()
+	}
+	close(t.ready)
+	if t.err != nil {
+		return nil, t.err
+	}
 	return t, nil
 }
 

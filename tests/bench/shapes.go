@@ -19,7 +19,8 @@ type shape struct {
 const million = 1000000
 
 var shapes = []shape{
-	{"rounds", "6 versions of each row, as compaction leaves them", million, 6, 100, 0, 8 << 20, 64 << 20, "", []int{0, 1, 3}},
+	{"nothing", "6 versions of each row, as compaction leaves them, and no locks", million, 6, 100, 0, 8 << 20, 64 << 20, "", []int{0}},
+	{"rounds", "6 versions of each row, as compaction leaves them", million, 6, 100, 0, 8 << 20, 64 << 20, "", []int{1, 3}},
 	{"recent", "what is above T lies in the top levels only", million, 5, 100, million / 4, 8 << 20, 64 << 20, "", []int{3, 1}},
 	{"zstd", "the bottom level compressed with ZSTD", million, 6, 100, 0, 8 << 20, 64 << 20, "zstd", []int{3}},
 	{"lz4", "the bottom level compressed with LZ4", million, 6, 100, 0, 8 << 20, 64 << 20, "lz4", []int{3}},
@@ -44,7 +45,10 @@ func (s shape) scaled(by float64) shape {
 
 func (s shape) args() []string {
 	out := []string{fmt.Sprintf("keys=%d", s.keys), fmt.Sprintf("versions=%d", s.versions), fmt.Sprintf("value=%d", s.value),
-		fmt.Sprintf("recent=%d", s.recent), "locks=1000"}
+		fmt.Sprintf("recent=%d", s.recent)}
+	if s.name != "nothing" {
+		out = append(out, "locks=1000")
+	}
 	return append(out, s.options()...)
 }
 

@@ -31,6 +31,7 @@ type Reader struct {
 	f     vfs.File
 	o     ReaderOptions
 	size  int64
+	tail  []byte // the end of the file, while its head is read
 	foot  footer
 	meta  map[string]handle
 	props *Properties
@@ -75,25 +76,14 @@ func Open(fs base.FS, path string, o ReaderOptions) (*Reader, error) {
 }
 
 func (r *Reader) open() error {
-	st, err := r.f.Stat()
+	buf := headPool.Get().(*[]byte)
+	err := r.readEnd(*buf)
+	if err == nil {
+		err = r.readProperties()
+	}
+	r.tail = nil
+	headPool.Put(buf)
 	if err != nil {
-		return base.IO("stat", r.path, err)
-	}
-	r.size = st.Size()
-	if r.o.Size != 0 && r.o.Size != r.size {
-		return r.corrupt(uint64(min(r.size, r.o.Size)), "file has %d bytes, the MANIFEST says %d", r.size, r.o.Size)
-	}
-	tail := make([]byte, min(r.size, footerSize))
-	if err := r.readAt(tail, uint64(r.size)-uint64(len(tail))); err != nil {
-		return err
-	}
-	if r.foot, err = decodeFooter(r.path, tail, uint64(r.size)); err != nil {
-		return err
-	}
-	if err := r.readMetaindex(); err != nil {
-		return err
-	}
-	if err := r.readProperties(); err != nil {
 		return err
 	}
 	if err := r.readGlobalSeq(); err != nil {
@@ -131,6 +121,10 @@ func (r *Reader) rawBlock(h handle, buf []byte) ([]byte, error) {
 		buf = make([]byte, n, n+n/4)
 	}
 	buf = buf[:n]
+	if start := uint64(r.size) - uint64(len(r.tail)); h.off >= start && len(r.tail) > 0 {
+		copy(buf, r.tail[h.off-start:])
+		return buf, nil
+	}
 	return buf, r.readAt(buf, h.off)
 }
 
@@ -218,27 +212,11 @@ func (r *Reader) readMetaindex() error {
 // checksum, so a block that does not verify is tried again with those 8 bytes zeroed, as RocksDB does.
 // Source: tikv/rocksdb 8.10.tikv table/meta_blocks.cc (ReadTablePropertiesHelper).
 func (r *Reader) readProperties() error {
-	h, ok := r.meta[metaProperties]
-	if !ok {
-		if h, ok = r.meta[metaPropertiesLegacy]; !ok {
-			return r.corrupt(r.foot.meta.off, "metaindex does not name a properties block")
-		}
-	}
-	raw, err := r.rawBlock(h, nil)
+	payload, err := r.propertiesBlock()
 	if err != nil {
 		return err
 	}
-	payload := raw[:h.size]
-	if err := r.checksumError(h, raw); err != nil {
-		if !r.patchedProperties(h, raw) {
-			return err
-		}
-	}
-	if raw[h.size] != CompressionNone {
-		if payload, err = decompress(raw[h.size], r.foot.version, payload, nil); err != nil {
-			return r.corrupt(h.off, "properties block does not decompress: %v", err)
-		}
-	}
+	h := r.propertiesHandle()
 	if r.props, err = decodeProperties(r.path, int64(h.off), payload); err != nil {
 		return err
 	}
@@ -246,6 +224,38 @@ func (r *Reader) readProperties() error {
 		return r.unsupported("comparator %s", c)
 	}
 	return nil
+}
+
+// propertiesHandle is where the properties block is; the zero handle when the metaindex does not name one.
+func (r *Reader) propertiesHandle() handle {
+	if h, ok := r.meta[metaProperties]; ok {
+		return h
+	}
+	return r.meta[metaPropertiesLegacy]
+}
+
+// propertiesBlock reads and verifies the properties block.
+func (r *Reader) propertiesBlock() ([]byte, error) {
+	h := r.propertiesHandle()
+	if h == (handle{}) {
+		return nil, r.corrupt(r.foot.meta.off, "metaindex does not name a properties block")
+	}
+	raw, err := r.rawBlock(h, nil)
+	if err != nil {
+		return nil, err
+	}
+	payload := raw[:h.size]
+	if err := r.checksumError(h, raw); err != nil {
+		if !r.patchedProperties(h, raw) {
+			return nil, err
+		}
+	}
+	if raw[h.size] != CompressionNone {
+		if payload, err = decompress(raw[h.size], r.foot.version, payload, nil); err != nil {
+			return nil, r.corrupt(h.off, "properties block does not decompress: %v", err)
+		}
+	}
+	return payload, nil
 }
 
 // patchedProperties tells whether the properties block verifies with the bytes of the global sequence number zeroed.
