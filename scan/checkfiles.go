@@ -88,7 +88,8 @@ func (c *checker) table(ctx context.Context, cf *rocks.CF, f rocks.LevelFile) er
 	bad := func(err error) {
 		c.damaged(&plan.DamagedFile{Store: c.store(), Path: r.Path(), CF: cf.Meta.Name, Reason: reason(err)})
 	}
-	if err := r.VerifyChecksums(); err != nil {
+	// Those of the data blocks are verified by the walk, which reads every block whatever it finds.
+	if err := r.VerifyMetaChecksums(); err != nil {
 		bad(err)
 		return nil
 	}
@@ -128,16 +129,17 @@ type tableCheck struct {
 
 	min, max mvcc.TS // bounds of the properties; bounded: they hold for every record
 	bounded  bool
+	row      []byte // prefix of the last transactional key
 }
 
 func (t *tableCheck) rule(rule int, format string, args ...any) {
 	t.c.add(&plan.VersionRule{Store: t.c.store(), Rule: rule, Path: t.path, CF: t.cf, Reason: fmt.Sprintf(format, args...)})
 }
 
-// walk reads all records. The first broken rule is enough: one finding a file.
+// walk reads all blocks. The first broken rule is enough: one finding a file.
 func (t *tableCheck) walk(ctx context.Context, r *sst.Reader) error {
 	if t.cf == CFWrite {
-		t.min, t.max, t.bounded = mvcc.PropTS(r.Props().User, r.Props().NumRangeDels)
+		t.min, t.max, t.bounded = mvcc.PropTS(r.Props().All, r.Props().NumRangeDels)
 	}
 	dels, err := r.RangeDels()
 	if err != nil {
@@ -149,24 +151,26 @@ func (t *tableCheck) walk(ctx context.Context, r *sst.Reader) error {
 			return nil
 		}
 	}
-	it := r.NewIter()
-	defer it.Close()
-	var last ikey.Key
-	n := uint64(0)
-	for ok := it.First(); ok; ok = it.Next() {
-		if n&4095 == 0 {
-			if err := interrupted(ctx); err != nil {
-				return err
-			}
+	in := r.NewBatches()
+	defer in.Close()
+	var last ikey.Key // of the batch before
+	n, good := uint64(0), true
+	for in.Next() {
+		if err := interrupted(ctx); err != nil {
+			return err
 		}
-		k := it.Key()
-		if !t.record(k, last, n) {
-			return nil
+		if good && n == 0 && keyBefore(in.Key(0), t.f.Smallest) {
+			t.rule(3, "first record %s is below the boundary %s", in.Key(0), t.f.Smallest)
+			good = false
 		}
+		for i := 0; good && i < in.Len(); i++ {
+			good = t.record(in.Key(i))
+		}
+		k := in.Key(in.Len() - 1)
 		last = ikey.Key{User: append(last.User[:0], k.User...), Seq: k.Seq, Kind: k.Kind}
-		n++
+		n += uint64(in.Len())
 	}
-	if err := it.Err(); err != nil {
+	if err := in.Err(); err != nil || !good {
 		return err
 	}
 	if n > 0 && keyBefore(t.f.Largest, last) {
@@ -179,27 +183,26 @@ func (t *tableCheck) walk(ctx context.Context, r *sst.Reader) error {
 }
 
 // record looks at one record; false: a finding was made.
-func (t *tableCheck) record(k, last ikey.Key, n uint64) bool {
-	switch {
-	case n > 0 && ikey.Compare(last, k) >= 0:
-		t.rule(3, "record %s is not above %s", k, last)
-	case n == 0 && keyBefore(k, t.f.Smallest):
-		t.rule(3, "first record %s is below the boundary %s", k, t.f.Smallest)
-	case k.Seq < t.f.SmallestSeq || k.Seq > t.f.LargestSeq:
+func (t *tableCheck) record(k ikey.Key) bool {
+	if k.Seq < t.f.SmallestSeq || k.Seq > t.f.LargestSeq {
 		t.rule(3, "sequence of %s is outside [%d, %d]", k, t.f.SmallestSeq, t.f.LargestSeq)
-	default:
-		if !t.bounded {
-			return true
-		}
-		_, ts, ok := mvcc.SplitKey(k.User)
-		if !ok || ts >= t.min && ts <= t.max {
-			return true
-		}
-		t.c.add(&plan.WrongProperties{Store: t.c.store(), Path: t.path, MinTS: t.min, MaxTS: t.max, Key: upperHex(k.User), Commit: ts})
-		t.bounded = false // the rest of the file is still of interest
+		return false
+	}
+	if !t.bounded {
 		return true
 	}
-	return false
+	if n := len(k.User) - 8; n <= 0 || n != len(t.row) || !bytes.Equal(k.User[:n], t.row) {
+		prefix, _, ok := mvcc.SplitKey(k.User)
+		if !ok {
+			return true
+		}
+		t.row = append(t.row[:0], prefix...)
+	}
+	if ts := mvcc.KeyTS(k.User); ts < t.min || ts > t.max {
+		t.c.add(&plan.WrongProperties{Store: t.c.store(), Path: t.path, MinTS: t.min, MaxTS: t.max, Key: upperHex(k.User), Commit: ts})
+		t.bounded = false // the rest of the file is still of interest
+	}
+	return true
 }
 
 // keyBefore compares by user key and sequence only: Titan turns a Put into a blob index below the flush that made the boundary.
