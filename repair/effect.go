@@ -128,6 +128,11 @@ func (w *Rewinder) logicalPass(ctx context.Context) (*Effect, error) {
 		return nil, err
 	}
 	parts := make([]*Effect, len(shards))
+	for _, f := range w.store.DB.CF(scan.CFWrite).Files() {
+		if w.o.SafePoint == nil || w.inSet(f) {
+			w.expect(int64(f.Size))
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(w.threads())
 	for i, sh := range shards {
@@ -230,6 +235,8 @@ type pass struct {
 	last   []byte // the user key whose newest record has been seen
 	n      int
 	rows   int
+	near   int64 // bytes that the meter knows of
+	far    int64
 
 	atDefault []byte
 }
@@ -247,6 +254,7 @@ func (p *pass) run(lower, upper []byte) (err error) {
 		if e := p.in.Close(); err == nil {
 			err = e
 		}
+		p.meter()
 		p.e.changed = p.in.Touched()
 	}()
 	for p.in.Valid() {
@@ -370,10 +378,21 @@ func (p *pass) visible() bool {
 
 func (p *pass) step() error {
 	p.in.Next()
-	if p.n++; p.n&4095 == 0 && p.ctx.Err() != nil {
-		return context.Cause(p.ctx)
+	if p.n++; p.n&4095 == 0 {
+		p.meter()
+		if p.ctx.Err() != nil {
+			return context.Cause(p.ctx)
+		}
 	}
 	return p.in.Err()
+}
+
+// meter tells how far the pass has come. What is read to look up fences was not foreseen.
+func (p *pass) meter() {
+	near, far := p.in.Read()
+	p.w.expect(far - p.far)
+	p.w.progress(near - p.near + far - p.far)
+	p.near, p.far = near, far
 }
 
 // peek reads the present record.

@@ -134,7 +134,6 @@ func (p *physical) tables(name string) error {
 			p.mu.Unlock()
 			continue
 		}
-		p.w.expect(int64(f.Size))
 		// Numbers are handed out here, not in the goroutine, so that two runs over the same store give the same files.
 		number := p.number.Add(1) - 1
 		g.Go(func() error { return p.rewrite(ctx, cf, f, number, p.w.rule(name)) })
@@ -150,7 +149,6 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 		return err
 	}
 	defer done()
-	defer p.w.progress(r.Size())
 	changed, err := p.mustChange(ctx, cf, f, r, rule)
 	if err != nil {
 		return err
@@ -164,6 +162,7 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 	if !changed {
 		return nil
 	}
+	p.w.expect(dataSize(r))
 	o := sst.OptionsLike(r)
 	o.FileNumber = number
 	o.FileCreationTime = uint64(p.w.o.Now.Unix())
@@ -200,6 +199,15 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 	return nil
 }
 
+// dataSize is what a walk over the records of a table reads.
+func dataSize(r *sst.Reader) int64 {
+	var n uint64
+	for _, b := range r.BlockBounds() {
+		n += b.Size
+	}
+	return int64(n)
+}
+
 // readBack reads a staged table back from the disk, completely: while others are written, so that the disk is not waited for. It must
 // keep the rules that a live file must keep, and hold nothing that the rule would change.
 func (p *physical) readBack(cf string, f rocks.LevelFile) error {
@@ -209,7 +217,9 @@ func (p *physical) readBack(cf string, f rocks.LevelFile) error {
 		return nil
 	}
 	began := time.Now()
-	left := &leftover{w: p.w}
+	left := &leftover{w: p.w, ctx: p.ctx}
+	p.w.expect(int64(f.Size))
+	defer p.w.progress(int64(f.Size))
 	found := rocks.CheckTable(p.w.store.FS, path, cf, f, left.look)
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -106,6 +106,7 @@ func Reset(ctx context.Context, fs base.FS, dir string, so scan.Options, o Reset
 		o.Say = func(string, ...any) {}
 	}
 	so.Mode, so.Memory = base.LockExclusive, o.Memory
+	so.Stop = func() error { return context.Cause(ctx) }
 	s, err := scan.Open(fs, dir, so)
 	if err != nil {
 		return nil, stopped(fs, dir, "reset", false, err)

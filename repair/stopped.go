@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"context"
 	"errors"
 	"os"
 	"syscall"
@@ -32,6 +33,9 @@ func stopped(fs base.FS, dir, verb string, begun bool, err error) error {
 		next := "run the same command again to finish, or: tikv-repair undo " + dir
 		if verb == "undo" {
 			next = "tikv-repair undo " + dir
+		}
+		if errors.Is(err, context.Canceled) {
+			return &base.Error{Class: base.ErrInterrupted, Op: verb + " was interrupted; TiKV is fenced off and nothing is lost", Offset: -1, Err: err, Next: next}
 		}
 		if own := base.Next(err); own != "" && class != base.ErrIO {
 			next = own

@@ -37,7 +37,10 @@ func (t *tableOut) filter(ctx context.Context, r *sst.Reader, rule ruleFunc) err
 		value []byte
 	}
 	var fates []fated
+	var told int64
 	for in.Next() {
+		t.p.w.progress(in.Loaded() - told)
+		told = in.Loaded()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

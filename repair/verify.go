@@ -304,7 +304,7 @@ func (w *Rewinder) checkStaged(ctx context.Context, after *manifest.State, d *Dr
 		return ours && !d.checked[f.Number]
 	}
 	others := func(_ string, f rocks.LevelFile) bool { _, ours := d.Outputs[f.Number]; return !ours }
-	left := &leftover{w: w}
+	left := &leftover{w: w, ctx: ctx}
 	if err := w.stagedError(db.SelfCheckWith(rocks.SelfCheckOptions{Deep: unread, Skip: others, Batch: left.look, Threads: w.threads()})); err != nil {
 		return err
 	}
@@ -319,8 +319,8 @@ func (w *Rewinder) stagedError(found []rocks.Finding) error {
 	if len(found) == 0 {
 		return nil
 	}
-	if errors.Is(found[0].Err, base.ErrIO) {
-		return found[0].Err
+	if err := found[0].Err; errors.Is(err, base.ErrIO) || errors.Is(err, context.Canceled) {
+		return err
 	}
 	return &base.Error{Class: base.ErrCorrupt, Op: "check staged", Path: found[0].Path, Offset: -1, Reason: found[0].String(), Next: "tikv-repair undo " + w.store.Layout.Dir}
 }
@@ -328,6 +328,7 @@ func (w *Rewinder) stagedError(found []rocks.Finding) error {
 // leftover looks for records that the rule would change in tables that are read anyway.
 type leftover struct {
 	w     *Rewinder
+	ctx   context.Context
 	rules sync.Map // file number to its ruleFunc: each file is read by one goroutine
 }
 
@@ -340,6 +341,9 @@ func (l *leftover) look(cf string, f rocks.LevelFile, n int, b *sst.Batches) err
 		l.rules.Store(f.Number, rule)
 	} else if v, ok := l.rules.Load(f.Number); ok {
 		rule = v.(ruleFunc)
+	}
+	if l.ctx.Err() != nil {
+		return context.Cause(l.ctx)
 	}
 	if rule == nil {
 		return nil

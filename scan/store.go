@@ -35,6 +35,8 @@ type Options struct {
 	Memory int64
 	// SpillDir is that place. Empty means the data directory's own for a writer, none for a reader, which must not write there.
 	SpillDir string
+	// Stop is asked now and then while the store is opened; its error ends that. Nil goes on.
+	Stop func() error
 	// NoRaft leaves the raft store closed: Raft stays nil.
 	NoRaft bool
 }
@@ -103,7 +105,7 @@ func Open(fs base.FS, dir string, o Options) (*Store, error) {
 
 func (s *Store) open() error {
 	var err error
-	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir, Spill: s.Spill(), HeadProps: mvcc.PropTSNames}); err != nil {
+	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir, Spill: s.Spill(), HeadProps: mvcc.PropTSNames, Stop: s.o.Stop}); err != nil {
 		return err
 	}
 	for _, cf := range []string{CFDefault, CFLock, CFWrite, CFRaft} {

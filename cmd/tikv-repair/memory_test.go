@@ -47,8 +47,8 @@ const (
 )
 
 // longLog appends a write-ahead log to a store: as many commits above T, in no order, each of a value that lies in the default column
-// family. It needs about 130 MB, the list of values that go 90 MB.
-func longLog(t *testing.T, dir string, ts mvcc.TS) {
+// family. 1.2 million of them need about 130 MB, the list of values that go 90 MB.
+func longLog(t *testing.T, dir string, ts mvcc.TS, records int) {
 	t.Helper()
 	s, err := scan.Open(base.NewOS(), dir, scan.Options{})
 	if err != nil {
@@ -67,13 +67,13 @@ func longLog(t *testing.T, dir string, ts mvcc.TS) {
 	var b, user []byte
 	const inBatch = 1000
 	padding := make([]byte, longLogPadding) // a field of a TiKV to come
-	for i := range longLogRecords {
+	for i := range records {
 		if i%inBatch == 0 {
 			b = binary.LittleEndian.AppendUint64(b[:0], seq+uint64(i))
 			b = binary.LittleEndian.AppendUint32(b, inBatch)
 		}
 		user = append(user[:0], "t\x80\x00\x00\x00\x00\x00\x00\x77_r"...)
-		user = binary.BigEndian.AppendUint64(user, uint64(i)*7919%longLogRecords)
+		user = binary.BigEndian.AppendUint64(user, uint64(i)*7919%uint64(records))
 		key := mvcc.DataKey(user, ts+mvcc.TS(2*i)+10)
 		value := append(mvcc.Write{Type: mvcc.WritePut, StartTS: ts + mvcc.TS(2*i) + 9}.Append(nil), padding...)
 		b = binary.AppendUvarint(append(b, byte(0x05)), uint64(cf)) // a Put with its column family
@@ -107,7 +107,7 @@ func TestMemoryBound(t *testing.T) {
 		dir := fixtures.Dir(t, "single-default")
 		data := filepath.Join(dir, "data")
 		before := rowsAt(t, data, ts)
-		longLog(t, data, ts)
+		longLog(t, data, ts, longLogRecords)
 		peak := filepath.Join(t.TempDir(), "peak")
 		cmd := exec.Command("tikv-repair-peak", "reset", "--to-ts", ts.String(), "--safe-point", "1", "--yes", "--json", "--progress=none",
 			"--memory", fmt.Sprintf("%dMiB", mib), data)

@@ -26,6 +26,8 @@ type Options struct {
 	State *manifest.State
 	// Spill takes what the logs hold above its limit; without a directory all of it is kept in memory.
 	Spill Spill
+	// Stop is asked now and then while the logs are replayed; its error ends that. Nil goes on.
+	Stop func() error
 	// HeadProps are the properties that Heads gives.
 	HeadProps []string
 	// TablePath replaces the path of a table, for staged ones; nil or "" means the usual name.
@@ -102,7 +104,13 @@ func Open(fs base.FS, dir string, o Options) (*DB, error) {
 	if err := db.spill.clear(fs); err != nil {
 		return nil, err
 	}
+	records := 0
 	rep, err := wal.Replay(fs, db.replayInput(), func(r wal.Record) error {
+		if records++; records&4095 == 0 && o.Stop != nil {
+			if err := o.Stop(); err != nil {
+				return err
+			}
+		}
 		cf := byID[r.CF]
 		if cf == nil {
 			return nil

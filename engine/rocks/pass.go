@@ -22,6 +22,7 @@ type Pass struct {
 	err          error
 
 	touched map[uint64]bool
+	read    [2]int64 // bytes of tables that are closed again: near, far
 }
 
 // passSource is one sorted stream: the logs, an L0 file, or the files of a deeper level one after the other.
@@ -38,6 +39,7 @@ type passSource struct {
 	log   *sst.Reader // or what has been spilled of them
 	begun bool        // it stands somewhere: seeks only go forward
 
+	far     bool
 	user    []byte
 	trailer uint64
 	touched bool // the present file
@@ -69,6 +71,9 @@ func (cf *CF) NewPass(lower, upper []byte, near Select) (*Pass, error) {
 		p.near = append(p.near, passSources(cf, l, in)...)
 		p.far = append(p.far, passSources(cf, l, out)...)
 	}
+	for _, s := range p.far {
+		s.far = true
+	}
 	for _, s := range p.near {
 		p.put(s, lower)
 	}
@@ -91,7 +96,7 @@ func passSources(cf *CF, level int, files []*manifest.FileMeta) []*passSource {
 
 // put seeks a source and takes it into the heap.
 func (p *Pass) put(s *passSource, user []byte) {
-	ok, err := s.seek(user, p.touched)
+	ok, err := s.seek(user, p)
 	p.add(s, ok, err)
 }
 
@@ -125,7 +130,7 @@ func (p *Pass) Valid() bool { return len(p.heap) > 0 && p.err == nil }
 // Next moves on by one physical record.
 func (p *Pass) Next() {
 	s := p.heap[0]
-	ok, err := s.next(p.touched)
+	ok, err := s.next(p)
 	if err != nil {
 		p.err = err
 		return
@@ -177,19 +182,10 @@ func (p *Pass) Leave() {
 	old := p.heap
 	p.heap = p.heap[:0]
 	for _, s := range old {
-		if !s.isFar(p.far) {
+		if !s.far {
 			p.add(s, true, nil)
 		}
 	}
-}
-
-func (s *passSource) isFar(far []*passSource) bool {
-	for _, f := range far {
-		if f == s {
-			return true
-		}
-	}
-	return false
 }
 
 // User is the user key of the present record; it and Value are valid until the next move.
@@ -229,6 +225,26 @@ func (p *Pass) Touch() { p.heap[0].touched = true }
 // Touched are the numbers of the noted files; complete once the pass is closed.
 func (p *Pass) Touched() map[uint64]bool { return p.touched }
 
+// Read is how many stored bytes have been read of the chosen files, spilled logs included, and of the others.
+func (p *Pass) Read() (near, far int64) {
+	n := p.read
+	for _, list := range [][]*passSource{p.near, p.far} {
+		for _, s := range list {
+			if s.b != nil {
+				n[s.kind()] += s.b.Loaded()
+			}
+		}
+	}
+	return n[0], n[1]
+}
+
+func (s *passSource) kind() int {
+	if s.far {
+		return 1
+	}
+	return 0
+}
+
 // Err tells why the pass ended.
 func (p *Pass) Err() error { return p.err }
 
@@ -236,7 +252,7 @@ func (p *Pass) Err() error { return p.err }
 func (p *Pass) Close() error {
 	err := p.err
 	for _, s := range append(p.near, p.far...) {
-		if e := s.close(p.touched); err == nil {
+		if e := s.close(p); err == nil {
 			err = e
 		}
 	}
@@ -254,7 +270,10 @@ func (s *passSource) open(i int) error {
 	return nil
 }
 
-func (s *passSource) close(touched map[uint64]bool) error {
+func (s *passSource) close(p *Pass) error {
+	if s.b != nil {
+		p.read[s.kind()] += s.b.Loaded()
+	}
 	if s.log != nil && s.b != nil {
 		s.b.Close()
 		s.b = nil
@@ -263,7 +282,7 @@ func (s *passSource) close(touched map[uint64]bool) error {
 		return nil
 	}
 	if s.touched {
-		touched[s.files[s.i].Number] = true
+		p.touched[s.files[s.i].Number] = true
 		s.touched = false
 	}
 	s.b.Close()
@@ -285,7 +304,7 @@ func (s *passSource) memHere(ok bool) (bool, error) {
 	return ok, nil
 }
 
-func (s *passSource) next(touched map[uint64]bool) (bool, error) {
+func (s *passSource) next(p *Pass) (bool, error) {
 	if s.mem != nil {
 		return s.memHere(s.mem.Next())
 	}
@@ -301,7 +320,7 @@ func (s *passSource) next(touched map[uint64]bool) (bool, error) {
 		if i >= len(s.files) {
 			return false, nil
 		}
-		if err := s.close(touched); err != nil {
+		if err := s.close(p); err != nil {
 			return false, err
 		}
 		if err := s.open(i); err != nil {
@@ -314,7 +333,7 @@ func (s *passSource) next(touched map[uint64]bool) (bool, error) {
 }
 
 // seek goes to the first record with a user key >= user. It never goes back.
-func (s *passSource) seek(user []byte, touched map[uint64]bool) (bool, error) {
+func (s *passSource) seek(user []byte, p *Pass) (bool, error) {
 	if s.mem != nil {
 		return s.memHere(s.mem.SeekGE(user))
 	}
@@ -339,7 +358,7 @@ func (s *passSource) seek(user []byte, touched map[uint64]bool) (bool, error) {
 			continue
 		}
 		if s.t == nil || s.i != i {
-			if err := s.close(touched); err != nil {
+			if err := s.close(p); err != nil {
 				return false, err
 			}
 			if err := s.open(i); err != nil {

@@ -27,6 +27,7 @@ type Batches struct {
 	last    []byte // encoded key before the batch's first
 	ordered bool   // last is the predecessor
 	jumped  bool   // the next block is not read because the one before it was
+	loaded  int64
 	err     error
 }
 
@@ -180,6 +181,7 @@ func (b *Batches) load(i int) bool {
 	h := b.r.index[i].h
 	raw, err := b.read(i, !b.jumped)
 	b.blk, b.jumped = i, false
+	b.loaded += int64(h.size) + trailerSize
 	if n := b.r.o.Read; n != nil {
 		n.Add(int64(h.size) + trailerSize)
 	}
@@ -322,6 +324,9 @@ func ascends(prev, key []byte, trailer uint64, s int) bool {
 	}
 	return binary.LittleEndian.Uint64(prev[pu:]) > trailer
 }
+
+// Loaded is how many stored bytes have been read.
+func (b *Batches) Loaded() int64 { return b.loaded }
 
 // Err is what ended the walk before its end.
 func (b *Batches) Err() error { return b.err }
