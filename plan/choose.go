@@ -55,7 +55,7 @@ func (pl *planner) choose(g *group) {
 		return
 	}
 	slices.SortStableFunc(cands, func(a, b *PeerReport) int {
-		return cmp.Or(rankLog(b, a), cmp.Compare(b.Applied, a.Applied), roleCompare(b, a), cmp.Compare(pl.wins[a.StoreID], pl.wins[b.StoreID]), compareLogs(b, a))
+		return cmp.Or(cmp.Compare(btoi(deadBranch(g, a)), btoi(deadBranch(g, b))), rankLog(b, a), cmp.Compare(b.Applied, a.Applied), roleCompare(b, a), cmp.Compare(pl.wins[a.StoreID], pl.wins[b.StoreID]), compareLogs(b, a))
 	})
 	c := &choice{left: map[uint64]string{}, tail: TailKeep}
 	if pl.rewind() {
@@ -112,6 +112,13 @@ func (pl *planner) choose(g *group) {
 	pl.epochs(g, c)
 	pl.losses(g, c, best)
 	g.choice = c
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func roleCompare(a, b *PeerReport) int {
@@ -292,11 +299,11 @@ func (pl *planner) otherWinner(g *group, cands []*PeerReport, limit uint64) (mem
 	return member{}, ""
 }
 
-// carry gives p as it is once the entries above common, which is not above p.Last, have come from another store; nil when that store does
-// not have them all.
+// carry gives p as it is once its log is cut behind common, which is not above p.Last, and the entries above it have come from another store;
+// nil when that store does not have them all.
 func (pl *planner) carry(from, p *PeerReport, common uint64) *PeerReport {
 	end, term := from.end()
-	if from.Applied > from.Last || common < from.Truncated.Index || common < min(p.Applied, p.Last) || end <= common || end-common > maxCarry {
+	if from.Applied > from.Last || common < from.Truncated.Index || common < min(p.Applied, p.Last) || end < common || end-common > maxCarry {
 		return nil
 	}
 	for _, e := range from.above(common) {

@@ -141,7 +141,9 @@ func (pl *planner) admit(c *choice, p *PeerReport, limit uint64) string {
 		need = pl.needForRewind(w, p, win.to)
 	}
 	// Entries that were applied before they were persisted have to come from the others, unless the log begins anew.
-	if need > common || c.tail != TailDrop && p.Applied > p.Last {
+	// A log that is cut off the winner's and ranks above it would win an election, and take back what is committed.
+	rival := rankLog(p, w) > 0 && common < p.Last && c.tail != TailDrop
+	if need > common || rival || c.tail != TailDrop && p.Applied > p.Last {
 		common = min(common, p.Last)
 		if q = pl.carry(w, p, common); q == nil {
 			return fmt.Sprintf("its log agrees with the winner's up to %d and %d is needed: PD copies the region again", common, need)
@@ -370,6 +372,13 @@ func (pl *planner) losses(g *group, c *choice, best *PeerReport) {
 			continue
 		}
 		have := max(p.Applied, min(p.Commit, p.Last))
+		if at := min(have, end); at > 0 {
+			mine, ok := c.winner.termAt(at)
+			if theirs, known := p.termAt(at); ok && known && mine != theirs {
+				c.lost = append(c.lost, lostRange(p, commonEnd(c.winner, p), have, "the log that is kept has others in their place")...)
+				continue
+			}
+		}
 		if have > c.resultEnd && !(p.RegionID == c.winner.RegionID && c.tail == TailDrop && have <= end) {
 			c.lost = append(c.lost, lostRange(p, c.resultEnd, have, "the replica with the longest usable log does not have them")...)
 		}

@@ -288,7 +288,7 @@ func (pl *planner) examine() {
 			if g.newest == nil || pl.newer(p, g.newest) {
 				g.newest = p
 			}
-			if pl.full(p) && (g.best == nil || pl.longer(p, g.best)) {
+			if pl.full(p) && (g.best == nil || pl.better(g, p, g.best)) {
 				g.best = p
 			}
 			g.frontier = max(g.frontier, p.Commit, p.Applied)
@@ -336,10 +336,35 @@ func (pl *planner) newer(a, b *PeerReport) bool {
 	return compareEpoch(a.Region.Epoch, b.Region.Epoch) > 0
 }
 
-// longer orders logs as raft does in an election, by the term of the last entry and its index; then by applied index; then voters before
-// learners; then by peer id. Entries that were applied before they were persisted count.
-func (pl *planner) longer(a, b *PeerReport) bool { return compareLogs(a, b) > 0 }
+// better tells whether a's log is to be preferred to b's.
+func (pl *planner) better(g *group, a, b *PeerReport) bool {
+	if x, y := deadBranch(g, a), deadBranch(g, b); x != y {
+		return y
+	}
+	return compareLogs(a, b) > 0
+}
 
+// deadBranch tells whether a log contradicts what another survivor knows to be committed. Where a quorum is gone the longest log need not hold
+// all that is committed: a leader of an earlier term may have left entries that nobody else took, of a higher term than what was committed
+// later by another leader's word.
+func deadBranch(g *group, p *PeerReport) bool {
+	end, _ := p.end()
+	for _, o := range g.peers {
+		if o == p {
+			continue
+		}
+		at := min(end, max(o.Applied, min(o.Commit, o.Last)))
+		mine, ok := p.termAt(at)
+		theirs, known := o.termAt(at)
+		if ok && known && mine != theirs {
+			return true
+		}
+	}
+	return false
+}
+
+// compareLogs orders logs as raft does in an election, by the term of the last entry and its index; then by applied index; then voters before
+// learners; then by peer id. Entries that were applied before they were persisted count.
 func compareLogs(a, b *PeerReport) int {
 	pa, _ := a.Region.PeerOn(a.StoreID)
 	pb, _ := b.Region.PeerOn(b.StoreID)

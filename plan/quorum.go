@@ -134,12 +134,33 @@ func (pl *planner) sick(g *group, coming map[uint64]bool) string {
 			}
 		}
 	}
+	if !slices.ContainsFunc(g.peers, func(p *PeerReport) bool { return pl.full(p) && pl.votes(p) && pl.electable(g, p, alive) }) {
+		return "no replica can be elected: those whose configuration has a majority here have shorter logs than others"
+	}
 	for _, p := range g.peers {
 		if pl.votes(p) && !pl.full(p) && p.State != raftstate.Unavailable && p.State != raftstate.Applying && rankLog(p, g.best) > 0 {
 			return fmt.Sprintf("the witness on store %d has a longer log than any replica with data", p.StoreID)
 		}
 	}
 	return ""
+}
+
+// electable tells whether a peer finds a majority, in the configuration that it starts with, of peers without a longer log. It applies what it
+// knows to be committed before it campaigns.
+func (pl *planner) electable(g *group, p *PeerReport, alive func(raftstate.Peer) bool) bool {
+	r := p.Region
+	for _, s := range walk(p).steps {
+		if s.index <= min(p.Commit, p.Last) {
+			r = s.after
+		}
+	}
+	if own, ok := r.PeerOn(p.StoreID); !ok || own.Role == raftstate.Learner {
+		return false
+	}
+	return lacks(r, func(q raftstate.Peer) bool {
+		o := g.peerOn(q.StoreID)
+		return alive(q) && (o == nil || rankLog(o, p) <= 0)
+	}) == ""
 }
 
 func rankLog(a, b *PeerReport) int {
