@@ -13,7 +13,7 @@ import (
 // outcome is one live peer as it is after the plan.
 type after struct {
 	store   uint64
-	region  raftstate.Region
+	region  *raftstate.Region
 	peer    *PeerReport // nil: created
 	act     *Action     // nil: left alone
 	applied uint64
@@ -23,9 +23,8 @@ type checker struct {
 	in   Input
 	p    *Plan
 	out  []Violation
-	live []after
-	byID map[uint64][]after
-	rep  map[RegionStore]*PeerReport
+	live []after       // by region, store
+	rep  []*PeerReport // by region, store
 }
 
 // Check tests the invariants of repair-semantics.md 10 on the result of a plan. It shares no decision with the planner: it carries the
@@ -33,10 +32,10 @@ type checker struct {
 //
 // I6 is tested for what is rewritten or created, from the numbers of the reports; I10 for peers, not for data; I13 is a matter of apply.
 func Check(in Input, p *Plan) []Violation {
-	c := &checker{in: in, p: p, byID: map[uint64][]after{}, rep: map[RegionStore]*PeerReport{}}
-	for _, r := range in.Peers {
-		c.rep[RegionStore{r.RegionID, r.StoreID}] = r
-	}
+	c := &checker{in: in, p: p, rep: slices.Clone(in.Peers)}
+	slices.SortFunc(c.rep, func(a, b *PeerReport) int {
+		return cmp.Or(cmp.Compare(a.RegionID, b.RegionID), cmp.Compare(a.StoreID, b.StoreID))
+	})
 	c.carryOut()
 	c.ranges()
 	c.records()
@@ -55,6 +54,46 @@ func (c *checker) add(inv, where, format string, args ...any) {
 	c.out = append(c.out, Violation{Invariant: inv, Where: where, What: fmt.Sprintf(format, args...)})
 }
 
+// reports lists the peers of a region as they were reported, of the live ones what they are afterwards.
+func (c *checker) reports(id uint64) []*PeerReport {
+	return section(c.rep, id, func(r *PeerReport) uint64 { return r.RegionID })
+}
+
+func (c *checker) of(id uint64) []after {
+	return section(c.live, id, func(l after) uint64 { return l.region.ID })
+}
+
+// section finds the elements of a region in a slice that is sorted by region.
+func section[T any](s []T, id uint64, of func(T) uint64) []T {
+	i, _ := slices.BinarySearchFunc(s, id, func(t T, id uint64) int { return cmp.Compare(of(t), id) })
+	j := i
+	for j < len(s) && of(s[j]) == id {
+		j++
+	}
+	return s[i:j:j]
+}
+
+// regions calls f for each region with the peers that it has afterwards.
+func (c *checker) regions(f func(id uint64, ls []after)) {
+	for i := 0; i < len(c.live); {
+		j := i + 1
+		for j < len(c.live) && c.live[j].region.ID == c.live[i].region.ID {
+			j++
+		}
+		f(c.live[i].region.ID, c.live[i:j:j])
+		i = j
+	}
+}
+
+func (c *checker) report(at RegionStore) *PeerReport {
+	for _, r := range c.reports(at.Region) {
+		if r.StoreID == at.Store {
+			return r
+		}
+	}
+	return nil
+}
+
 // carryOut applies the actions, and tests I12: each fits the report that it was made from.
 func (c *checker) carryOut() {
 	acted := map[RegionStore]*Action{}
@@ -68,7 +107,7 @@ func (c *checker) carryOut() {
 				c.add("I12", where, "two actions")
 			}
 			acted[at] = a
-			old := c.rep[at]
+			old := c.report(at)
 			switch {
 			case a.Kind == ActionCreate && old != nil && old.State != raftstate.Tombstone:
 				c.add("I12", where, "created although it is there")
@@ -78,18 +117,18 @@ func (c *checker) carryOut() {
 				c.add("I12", where, "the fingerprint is not the report's")
 			}
 			if a.Kind != ActionTombstone {
-				c.live = append(c.live, after{s.StoreID, a.New.Region, old, a, a.New.Applied})
+				c.live = append(c.live, after{s.StoreID, &a.New.Region, old, a, a.New.Applied})
 			}
 		}
 	}
 	for _, r := range c.in.Peers {
 		if r.State != raftstate.Tombstone && r.Region.Initialized() && acted[RegionStore{r.RegionID, r.StoreID}] == nil {
-			c.live = append(c.live, after{r.StoreID, r.Region, r, nil, r.Applied})
+			c.live = append(c.live, after{r.StoreID, &r.Region, r, nil, r.Applied})
 		}
 	}
-	for _, l := range c.live {
-		c.byID[l.region.ID] = append(c.byID[l.region.ID], l)
-	}
+	slices.SortFunc(c.live, func(a, b after) int {
+		return cmp.Or(cmp.Compare(a.region.ID, b.region.ID), cmp.Compare(a.store, b.store))
+	})
 }
 
 // changing tells whether a log holds a command above applied that moves region boundaries when TiKV applies it.
@@ -123,7 +162,7 @@ func (c *checker) ranges() {
 	// The newest descriptor of each region.
 	var newest []after
 	soft := map[uint64]bool{}
-	for _, ls := range c.byID {
+	c.regions(func(_ uint64, ls []after) {
 		n := ls[0]
 		for _, l := range ls[1:] {
 			if compareEpoch(l.region.Epoch, n.region.Epoch) > 0 {
@@ -131,7 +170,9 @@ func (c *checker) ranges() {
 			}
 		}
 		for _, l := range ls {
-			soft[n.region.ID] = soft[n.region.ID] || l.act == nil && changing(l.peer)
+			if l.act == nil && changing(l.peer) {
+				soft[n.region.ID] = true
+			}
 		}
 		newest = append(newest, n)
 		// TiKV has yet to divide these: regions that it will create then have no descriptor of their own.
@@ -140,7 +181,7 @@ func (c *checker) ranges() {
 				newest = append(newest, l)
 			}
 		}
-	}
+	})
 	slices.SortFunc(newest, func(a, b after) int {
 		return cmp.Or(bytes.Compare(a.region.StartKey, b.region.StartKey), cmp.Compare(a.region.ID, b.region.ID))
 	})
@@ -187,7 +228,7 @@ func (c *checker) records() {
 	for _, s := range c.in.Stores {
 		reported[s.StoreID] = true
 	}
-	for id, ls := range c.byID {
+	c.regions(func(id uint64, ls []after) {
 		var first *after
 		for i := range ls {
 			l := &ls[i]
@@ -234,7 +275,7 @@ func (c *checker) records() {
 				}
 			}
 		}
-	}
+	})
 }
 
 // pair compares two replicas that are kept: I3 and I5.
@@ -296,7 +337,7 @@ func (c *checker) lowered(l after) {
 // sources lists the reports of a region, the holder's first.
 func (c *checker) sources(holder after) []*PeerReport {
 	out := []*PeerReport{holder.peer}
-	for _, l := range c.byID[holder.region.ID] {
+	for _, l := range c.of(holder.region.ID) {
 		if l.peer != nil && l.store != holder.store {
 			out = append(out, l.peer)
 		}
@@ -339,7 +380,7 @@ func (c *checker) epochs() {
 		}
 	}
 	for _, r := range c.in.Peers {
-		for _, l := range c.byID[r.RegionID] {
+		for _, l := range c.of(r.RegionID) {
 			if l.act == nil || l.act.Kind == ActionCreate {
 				continue
 			}

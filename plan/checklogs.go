@@ -17,7 +17,7 @@ func (c *checker) logs() {
 		hard := raftstate.HardState{Term: n.Term, Vote: n.Vote, Commit: n.Commit}
 		raft := &raftstate.RaftLocalState{HardState: hard, LastIndex: n.Last}
 		apply := &raftstate.RaftApplyState{AppliedIndex: n.Applied, CommitIndex: n.Applied, CommitTerm: n.AppliedTerm, TruncatedState: n.Truncated}
-		for _, v := range raftstate.StartCheck(raftstate.StartInput{StoreID: l.store, Region: raftstate.RegionLocalState{State: n.State, Region: l.region},
+		for _, v := range raftstate.StartCheck(raftstate.StartInput{StoreID: l.store, Region: raftstate.RegionLocalState{State: n.State, Region: *l.region},
 			Raft: raft, Apply: apply, EntryTerm: c.terms(l)}) {
 			c.add("I6", atRegion(l.store, l.region.ID), "%s", v.Message)
 		}
@@ -38,7 +38,7 @@ func (c *checker) logs() {
 			continue
 		}
 		reach := uint64(0)
-		for _, l := range c.byID[r.RegionID] {
+		for _, l := range c.of(r.RegionID) {
 			if l.act == nil {
 				continue
 			}
@@ -46,7 +46,7 @@ func (c *checker) logs() {
 		}
 		have := max(r.Applied, min(r.Commit, r.Last))
 		if c.p.ToTS != 0 && have > reach && len(rp.Loss.Entries) == 0 {
-			c.onlyAbove(atRegion(r.StoreID, r.RegionID), after{store: r.StoreID, region: r.Region, peer: r}, reach, have)
+			c.onlyAbove(atRegion(r.StoreID, r.RegionID), after{store: r.StoreID, region: &r.Region, peer: r}, reach, have)
 			continue
 		}
 		if have > reach && !slices.ContainsFunc(rp.Loss.Entries, func(e LostEntries) bool { return e.Last >= have }) {
@@ -83,39 +83,35 @@ func (c *checker) terms(l after) func(uint64) (uint64, bool) {
 
 // ids is I8.
 func (c *checker) ids() {
-	seen := map[uint64]bool{}
-	top := uint64(0)
-	note := func(id uint64) {
-		seen[id] = true
-		top = max(top, id)
-	}
+	top := uint64(0) // of ids that are in use, and so of all that are seen
 	for _, r := range c.in.Peers {
-		note(r.RegionID)
+		top = max(top, r.RegionID)
 		for _, q := range r.Region.Peers {
-			note(q.ID)
+			top = max(top, q.ID)
 		}
 	}
+	used := top
 	for _, s := range c.in.Stores {
 		top = max(top, s.MaxID)
 	}
 	for _, p := range c.in.PD {
 		top = max(top, p.AllocID)
 	}
+	fresh := map[uint64]bool{}
 	for _, l := range c.live {
 		if l.act == nil || l.act.Kind != ActionCreate || !l.act.DeleteData {
 			continue
 		}
 		for _, id := range []uint64{l.region.ID, l.region.Peers[0].ID} {
-			if id <= top || seen[id] {
-				c.add("I8", atRegion(l.store, l.region.ID), "the new id %d is not above %d", id, top)
+			if id <= top || fresh[id] {
+				c.add("I8", atRegion(l.store, l.region.ID), "the new id %d is not above %d, or taken twice", id, top)
 			}
-			seen[id] = true
+			fresh[id] = true
+			used = max(used, id)
 		}
 	}
-	for id := range seen {
-		if id > c.p.Floors.AllocID {
-			c.add("I8", "allocator", "id %d is in use, the floor is %d", id, c.p.Floors.AllocID)
-		}
+	if used > c.p.Floors.AllocID {
+		c.add("I8", "allocator", "id %d is in use, the floor is %d", used, c.p.Floors.AllocID)
 	}
 }
 
@@ -133,12 +129,9 @@ func (c *checker) untouched() {
 	for _, rp := range c.p.Regions {
 		named[rp.ID] = rp.LostQuorum
 	}
-	peers := map[uint64][]*PeerReport{}
-	for _, r := range c.in.Peers {
-		peers[r.RegionID] = append(peers[r.RegionID], r)
-	}
-	for id, ps := range peers {
-		if !named[id] {
+	for id, lost := range named {
+		ps := c.reports(id)
+		if !lost || len(ps) == 0 {
 			continue
 		}
 		voters, alive, simple := 0, 0, true

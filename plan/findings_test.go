@@ -54,6 +54,16 @@ func findings() []Problem {
 		&EncryptionLeftover{Path: "file.dict", Entries: 3, Torn: 4},
 		&AboveMinResolved{T: 9, MinResolved: 7, Source: "s"}, &AboveMinResolved{T: 9, Source: "none is left"},
 		&PDBehindStore{Store: 1, Newest: 9, TSOFloor: 7, Source: "s"},
+		&ReportMismatch{Store: 1, Reason: "r"},
+		&MissingReport{Store: 3, Regions: 2},
+		&BadOverride{Option: "winner", Region: 4, Store: 2, Reason: "r"},
+		&StaleLeftover{Region: 4, Store: 2, Tombstone: raftstate.Epoch{ConfVer: 12, Version: 2}, Newest: raftstate.Epoch{ConfVer: 5, Version: 2}},
+		&UnusablePeer{Store: 1, Region: 4, Reason: "r"},
+		&CertainLoss{Region: 4, Store: 1, First: 9, Last: 12, Versions: 3, Why: "w"},
+		&Hole{Start: raftstate.Key("a"), End: raftstate.Key("b"), Region: 1001, Store: 1, Copies: []RegionStore{{4, 1}}},
+		&StaleCopy{Region: 4, Store: 1, Start: raftstate.Key("a"), End: raftstate.Key("b")},
+		&UnknownAllocator{MaxSeen: 44, First: 100045},
+		&PDNewer{Region: 4, Version: 2, PDVersion: 5},
 		&Fenced{Store: 1, PlanID: "20260102T150405Z-1"},
 	}
 }

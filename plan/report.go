@@ -126,19 +126,22 @@ type StoreReport struct {
 const EngineV1 = "raftstore-v1"
 
 // PeerReport is one region record of one store, tombstones included.
+//
+// A million regions have three million of these: what is rare is small, and kind is only in the line.
 type PeerReport struct {
-	Kind        string      `json:"kind"` // LineRegion
 	StoreID     uint64      `json:"store_id"`
 	RegionID    uint64      `json:"region_id"`
 	Fingerprint Fingerprint `json:"fingerprint"` // see RegionFingerprint
 
-	State      raftstate.PeerState   `json:"state"`
 	Region     raftstate.Region      `json:"region"`
 	MergeState *raftstate.MergeState `json:"merge_state,omitempty"`
+	State      raftstate.PeerState   `json:"state"`
 	// Usable says that the data of the range is there and whole and that the start rules pass or can be made to pass (repair-semantics.md
 	// 9.1). Reason says why not. It is about this store alone: witnesses, Applying and Unavailable peers are not usable.
-	Usable bool   `json:"usable"`
-	Reason string `json:"unusable_reason,omitempty"`
+	Usable  bool   `json:"usable"`
+	NoRaft  bool   `json:"no_raft_state,omitempty"` // the record is not there
+	NoApply bool   `json:"no_apply_state,omitempty"`
+	Reason  string `json:"unusable_reason,omitempty"`
 	// StartRules are the rules of repair-semantics.md 5.2 that the records break as they are.
 	StartRules []StartRule `json:"start_rules,omitempty"`
 	// Snapshot is set for Applying.
@@ -167,8 +170,6 @@ type RaftNumbers struct {
 	HardCommit  uint64                   `json:"hard_state_commit"`
 	FirstStored uint64                   `json:"log_first"` // first and last stored index; 0, 0: the log is empty
 	LastStored  uint64                   `json:"log_last"`
-	NoRaft      bool                     `json:"no_raft_state,omitempty"` // the record is not there
-	NoApply     bool                     `json:"no_apply_state,omitempty"`
 }
 
 // StartRule is one broken start rule.

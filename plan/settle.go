@@ -103,7 +103,8 @@ func (pl *planner) couple() {
 
 // place divides the key space. It tells whether a decision has to be made again.
 func (pl *planner) place() (again bool) {
-	var all []placed
+	all := make([]placed, 0, len(pl.groups)+len(pl.groups)/64)
+	pl.final = nil
 	for i := range pl.groups {
 		g := &pl.groups[i]
 		switch {
@@ -124,7 +125,7 @@ func (pl *planner) place() (again bool) {
 	slices.SortFunc(all, func(a, b placed) int {
 		return cmp.Or(bytes.Compare(a.start, b.start), compareEnds(a.end, b.end), cmp.Compare(a.id(), b.id()))
 	})
-	pl.final = pl.final[:0]
+	pl.final = all[:0] // never longer than what was read
 	for i := 0; i < len(all); {
 		j, end := i+1, all[i].end
 		for j < len(all) && startBeforeEnd(all[j].start, end) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/tikv-repair/tikv-repair/raftstate"
 )
@@ -19,7 +20,7 @@ type Input struct {
 
 	open   *StoreReport // whose report is being read
 	counts EndReport
-	shared map[uint64]raftstate.Region // by region id: the descriptor that equal ones share memory with
+	shared map[uint64]*PeerReport // by region id: the peer that equal ones share memory with
 }
 
 // MarshalLine encodes one of StoreReport, PeerReport, LockReport, Answer, PDReport, EndReport (or a pointer to it) as a line, the newline
@@ -29,7 +30,11 @@ func MarshalLine(v any) ([]byte, error) {
 	case *StoreReport:
 		x.Kind, x.Format = LineStore, ReportFormat
 	case *PeerReport:
-		x.Kind = LineRegion
+		b, err := json.Marshal(x)
+		if err != nil {
+			return nil, err
+		}
+		return append(append([]byte(`{"kind":"`+LineRegion+`",`), b[1:]...), '\n'), nil
 	case *LockReport:
 		x.Kind = LineLock
 	case *Answer:
@@ -100,8 +105,7 @@ func (in *Input) Add(line []byte) error {
 			return err
 		}
 		in.counts.Regions++
-		p.Kind = LineRegion
-		in.share(&p.Region)
+		in.share(p)
 		in.Peers = append(in.Peers, p)
 		return in.own("region", p.StoreID)
 	case LineLock:
@@ -164,24 +168,36 @@ func (in *Input) Close() error {
 	return nil
 }
 
-// share lets equal descriptors of one region have one copy of keys and peers: three replicas of a million regions fit into memory.
-func (in *Input) share(r *raftstate.Region) {
-	if in.shared == nil {
-		in.shared = make(map[uint64]raftstate.Region)
+// share lets equal descriptors and logs of one region have one copy, and forgets what a plan without a rewind does not look at: three
+// replicas of a million regions fit into memory.
+func (in *Input) share(p *PeerReport) {
+	if in.open != nil && in.open.ToTS == 0 {
+		for i := range p.Log {
+			if g := &p.Log[i]; g.Last <= p.Applied && g.Write != nil && g.Write.Ingests == 0 {
+				g.Write = nil
+			}
+		}
 	}
-	old, ok := in.shared[r.ID]
-	if !ok {
-		in.shared[r.ID] = *r
+	if in.shared == nil {
+		in.shared = make(map[uint64]*PeerReport)
+	}
+	old := in.shared[p.RegionID]
+	if old == nil {
+		in.shared[p.RegionID] = p
 		return
 	}
-	if bytes.Equal(old.StartKey, r.StartKey) {
-		r.StartKey = old.StartKey
+	r, o := &p.Region, &old.Region
+	if bytes.Equal(o.StartKey, r.StartKey) {
+		r.StartKey = o.StartKey
 	}
-	if bytes.Equal(old.EndKey, r.EndKey) {
-		r.EndKey = old.EndKey
+	if bytes.Equal(o.EndKey, r.EndKey) {
+		r.EndKey = o.EndKey
 	}
-	if samePeers(old.Peers, r.Peers) {
-		r.Peers = old.Peers
+	if samePeers(o.Peers, r.Peers) {
+		r.Peers = o.Peers
+	}
+	if slices.Equal(p.Log, old.Log) { // groups with a pointer in them differ
+		p.Log = old.Log
 	}
 }
 
