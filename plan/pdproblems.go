@@ -27,6 +27,17 @@ func (*AboveMinResolved) Next() string {
 	return "--to-ts min-resolved-ts returns to what PD knew to be whole; with all stores of the cluster at hand, T is as good as they are"
 }
 
+// aboveMinResolved compares T with what PD knew to be whole; nil: T is not above it, or nothing makes that a question.
+func (p *PDReport) aboveMinResolved(t mvcc.TS) *AboveMinResolved {
+	switch {
+	case p.ConsistentTS != 0 && t > p.ConsistentTS:
+		return &AboveMinResolved{T: t, MinResolved: p.ConsistentTS, Source: p.ConsistentWhy}
+	case p.ConsistentTS == 0 && p.DRState != "":
+		return &AboveMinResolved{T: t, Source: p.ConsistentWhy}
+	}
+	return nil
+}
+
 // PDBehindStore: the PD directory is older than the store.
 type PDBehindStore struct {
 	Store    uint64  `json:"store_id"`

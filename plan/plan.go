@@ -23,7 +23,8 @@ type Plan struct {
 
 	ToTS         mvcc.TS  `json:"to_ts,omitempty"` // 0: no rewind
 	ToTime       string   `json:"to_time,omitempty"`
-	SafePoint    mvcc.TS  `json:"safe_point,omitempty"` // what is known of it, with ToTS
+	SafePoint    mvcc.TS  `json:"safe_point,omitempty"`   // what is known of it, with ToTS
+	GCNeverRan   bool     `json:"gc_never_ran,omitempty"` // PD vouches that there is no safe point
 	FailedStores []uint64 `json:"failed_stores"`
 	Keep         string   `json:"keep"`      // KeepAll, KeepWinner
 	HoleFill     string   `json:"hole_fill"` // HoleEmpty, HoleStale

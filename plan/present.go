@@ -52,7 +52,10 @@ func (pl *planner) finish() *Plan {
 	p.Final = len(p.Questions) == 0
 	if pl.rewind() {
 		p.ToTime = rfc3339(pl.opt.ToTS)
-		p.SafePoint = pl.knownSafePoint()
+		sp, sure := pl.highestSafePoint()
+		if sure {
+			p.SafePoint, p.GCNeverRan = sp, sp == 0
+		}
 	}
 	p.Floors = Floors{AllocID: max(pl.nextID, pl.maxID), TSO: pl.maxSeen, TSOTime: rfc3339(pl.maxSeen)}
 	Sort(pl.problems)
@@ -63,17 +66,6 @@ func (pl *planner) finish() *Plan {
 	pl.nextSteps(p)
 	p.Seal()
 	return p
-}
-
-func (pl *planner) knownSafePoint() mvcc.TS {
-	sp := pl.opt.SafePoint
-	for _, p := range pl.in.PD {
-		sp = max(sp, p.SafePoint)
-	}
-	for _, s := range pl.in.Stores {
-		sp = max(sp, s.SafePoint)
-	}
-	return sp
 }
 
 func findingsOf(ps []Problem) []Finding {

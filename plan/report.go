@@ -293,20 +293,35 @@ type PDReport struct {
 	Format int    `json:"format"`
 	Tool   string `json:"tool"`
 
-	ClusterID     uint64  `json:"cluster_id"`
-	SafePoint     mvcc.TS `json:"safe_point,omitempty"` // 0: not known
+	ClusterID uint64 `json:"cluster_id"`
+	// SafePoint is the highest GC safe point found; 0: none. SafePointUnsure says that a higher one may be lost; GCNeverRan that there
+	// never was one, so that nothing has been collected. SafePointSource says where that comes from.
+	//
+	// Invariant: GCNeverRan ⇒ SafePoint = 0 and not SafePointUnsure.
+	SafePoint       mvcc.TS `json:"safe_point,omitempty"`
+	SafePointUnsure bool    `json:"safe_point_unsure,omitempty"`
+	GCNeverRan      bool    `json:"gc_never_ran,omitempty"`
+	SafePointSource string  `json:"safe_point_source,omitempty"`
+	// MinResolvedTS is the last min-resolved-ts of the cluster. ConsistentTS is the latest one that proves something: after a switch to
+	// async an earlier one. 0: nothing is proven. ConsistentWhy says why in both cases.
 	MinResolvedTS mvcc.TS `json:"min_resolved_ts,omitempty"`
-	TSO           mvcc.TS `json:"tso,omitempty"`      // no timestamp above it was handed out
+	ConsistentTS  mvcc.TS `json:"consistent_ts,omitempty"`
+	ConsistentWhy string  `json:"consistent_reason,omitempty"`
+	TSO           mvcc.TS `json:"tso,omitempty"` // no timestamp above it was handed out
+	TSOSource     string  `json:"tso_source,omitempty"`
 	AllocID       uint64  `json:"alloc_id,omitempty"` // no id above it was handed out
 
 	ServiceSafePoints []ServiceSafePoint `json:"service_safe_points,omitempty"`
 	Stores            []PDStore          `json:"stores,omitempty"`
 	// Regions are the descriptors with the highest epoch known, by id.
 	Regions []raftstate.Region `json:"regions,omitempty"`
-	// DRState is the state of DR Auto-Sync: sync, async_wait, async, sync_recover; "": not in use.
+	// DRState is the state of DR Auto-Sync: sync, async_wait, async, sync_recover; unknown: it is on, and no state of it is left;
+	// "": it is not in use.
 	DRState   string `json:"dr_state,omitempty"`
 	DRStateID uint64 `json:"dr_state_id,omitempty"`
-	DataDir   string `json:"data_dir,omitempty"`
+	// DRReserve says why a later state may be lost; "": this is the last one.
+	DRReserve string `json:"dr_state_reserve,omitempty"`
+	DataDir   string `json:"data_dir,omitempty"` // one for each member, separated by commas
 }
 
 // ServiceSafePoint is one entry of PD's list.

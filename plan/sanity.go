@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/raftstate"
 )
 
@@ -90,6 +91,7 @@ func (pl *planner) identities() bool {
 		}
 	}
 	pl.safePoint()
+	pl.againstPD(stores)
 	pl.rawData(stores)
 	pl.knownToPD()
 	for _, a := range pl.in.Answers {
@@ -111,12 +113,48 @@ func (pl *planner) safePoint() {
 	if !pl.rewind() {
 		return
 	}
-	sp := pl.knownSafePoint()
+	sp, sure := pl.highestSafePoint()
 	switch {
-	case sp == 0:
-		pl.problem(&UnknownSafePoint{})
 	case sp > pl.opt.ToTS:
 		pl.problem(&SafePointAboveT{T: pl.opt.ToTS, SafePoint: sp})
+	case !sure:
+		pl.problem(&UnknownSafePoint{})
+	}
+}
+
+// highestSafePoint is over everything that knows one. It is sure when somebody vouches for it: the operator, a store's report, or a PD that
+// has lost nothing. A PD that vouches for none (GC never ran) gives 0, true.
+func (pl *planner) highestSafePoint() (sp mvcc.TS, sure bool) {
+	note := func(ts mvcc.TS, known bool) { sp, sure = max(sp, ts), sure || known }
+	note(pl.opt.SafePoint, pl.opt.SafePoint != 0)
+	for _, s := range pl.in.Stores {
+		note(s.SafePoint, s.SafePoint != 0)
+	}
+	for _, p := range pl.in.PD {
+		note(p.SafePoint, p.GCNeverRan || p.SafePoint != 0 && !p.SafePointUnsure)
+	}
+	return sp, sure
+}
+
+// againstPD compares T and the stores with what PD directories knew.
+func (pl *planner) againstPD(stores []*StoreReport) {
+	for _, p := range pl.in.PD {
+		if p.TSO == 0 {
+			continue // what it gave out is not known
+		}
+		for _, s := range stores {
+			if s.NewestCommit >= p.TSO && s.NewestCommit != mvcc.MaxTS {
+				pl.problem(&PDBehindStore{Store: s.StoreID, Newest: s.NewestCommit, TSOFloor: p.TSO, Source: p.TSOSource})
+			}
+		}
+	}
+	if !pl.rewind() {
+		return
+	}
+	for _, p := range pl.in.PD {
+		if above := p.aboveMinResolved(pl.opt.ToTS); above != nil {
+			pl.problem(above)
+		}
 	}
 }
 
