@@ -281,7 +281,7 @@ func (a *applier) prepare(ctx context.Context) error {
 	ro := RewindOptions{T: mvcc.MaxTS, SafePoint: new(mvcc.TS), Threads: a.o.Threads, Memory: a.o.Memory, Now: a.o.Now, Meter: a.o.Meter}
 	if a.part.Rewind {
 		ro.T, ro.SafePoint = a.p.ToTS, nil
-		if a.p.SafePoint != 0 {
+		if a.p.SafePoint != 0 || a.p.GCNeverRan {
 			ro.SafePoint = &a.p.SafePoint
 		}
 	}

@@ -39,6 +39,16 @@ func Collect(ctx context.Context, s *scan.Store, out io.Writer, o CollectOptions
 	return c.run(ctx)
 }
 
+// WritePDReport writes what PD knew to out, as a line of package plan.
+func WritePDReport(out io.Writer, p *plan.PDReport) error {
+	b, err := plan.MarshalLine(p)
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(b)
+	return base.IO("write", "the report", err)
+}
+
 type collector struct {
 	s    *scan.Store
 	out  io.Writer

@@ -52,7 +52,7 @@ func pdProblems(s *scan.Store, o ResetOptions) ([]plan.Problem, error) {
 	var ps []plan.Problem
 	if t := e.ConsistentTS; t != nil && o.T > t.TS {
 		ps = append(ps, &plan.AboveMinResolved{T: o.T, MinResolved: t.TS, Source: e.ConsistentWhy + "; " + t.Source.String()})
-	} else if t == nil && e.DR != nil && e.DRMode == "dr-auto-sync" {
+	} else if t == nil && e.DR != nil && e.DRMode == drAutoSync {
 		ps = append(ps, &plan.AboveMinResolved{T: o.T, Source: e.ConsistentWhy})
 	}
 	newest, err := s.NewestCommit()

@@ -74,6 +74,8 @@ type PDEvidence struct {
 	// DR is the replication state with the highest id; nil when DR Auto-Sync was never on.
 	DR     *pd.DRRecord `json:"dr_state,omitempty"`
 	DRMode string       `json:"replication_mode"`
+	// Reserve says why a later state of DR may be lost; empty: it is the last one.
+	Reserve string `json:"dr_state_reserve,omitempty"`
 }
 
 // PDStore is a store that PD knows.
@@ -168,6 +170,9 @@ func joinPD(ks []*pd.Knowledge) (*PD, error) {
 	}
 	p := &PD{Kind: "pd", Members: ks, Comparison: c}
 	p.Evidence = evidenceOf(ks, c)
+	if p.Evidence.DR != nil {
+		p.Evidence.Reserve = p.Evidence.reserve(p)
+	}
 	p.Recovery = p.Evidence.recovery(p)
 	return p, nil
 }
