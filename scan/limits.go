@@ -1,0 +1,234 @@
+package scan
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/rocks"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/plan"
+	"github.com/tikv-repair/tikv-repair/raftstate"
+)
+
+// LimitsOptions of FindLimits.
+type LimitsOptions struct {
+	// NoLogs leaves the entries of the raft logs alone: when what they hold is in the data already, or will never be.
+	NoLogs bool
+}
+
+// FindLimits gathers from opened stores of one cluster what limits the timestamps that they can be returned to; pd may be nil. It reads the
+// properties of tables, the write-ahead logs, the locks and the raft logs, and single keys. A table of the write column family is read through only
+// when its properties cannot be trusted. The stores must have been opened with their raft stores. Errors of class ErrUsage: the stores, or PD, do not
+// belong together.
+func FindLimits(ctx context.Context, stores []*Store, pd *plan.PDReport, o LimitsOptions) (*plan.Limits, error) {
+	in := plan.LimitsInput{PD: pd, NoLogs: o.NoLogs}
+	dirs := map[uint64]string{}
+	for _, s := range stores {
+		bad := func(format string, args ...any) error {
+			return &base.Error{Class: base.ErrUsage, Op: "find what limits T", Path: s.Layout.Dir, Offset: -1, Reason: fmt.Sprintf(format, args...), Next: "name the stores of one cluster, each once, and its PD"}
+		}
+		switch first := stores[0]; {
+		case s.Ident.ClusterID != first.Ident.ClusterID:
+			return nil, bad("it belongs to cluster %d, %s to %d", s.Ident.ClusterID, first.Layout.Dir, first.Ident.ClusterID)
+		case pd != nil && s.Ident.ClusterID != pd.ClusterID:
+			return nil, bad("it belongs to cluster %d, PD to %d", s.Ident.ClusterID, pd.ClusterID)
+		case dirs[s.Ident.StoreID] != "":
+			return nil, bad("it is store %d, and so is %s", s.Ident.StoreID, dirs[s.Ident.StoreID])
+		}
+		dirs[s.Ident.StoreID] = s.Layout.Dir
+		v, err := s.limitsView()
+		if err != nil {
+			return nil, err
+		}
+		defer v.ev.Close()
+		one, err := v.gather(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		in.Stores = append(in.Stores, *one)
+		in.LogFloor = max(in.LogFloor, v.floor)
+	}
+	return plan.FindLimits(in)
+}
+
+// limitsView is the plan.LimitsView of one store.
+type limitsView struct {
+	s       *Store
+	ev      *Evidence
+	finder  RegionFinder                 // of the replicas that hold data
+	numbers map[uint64]raftstate.Derived // by region
+	logged  logged
+	floor   mvcc.TS
+}
+
+// limitsView opens the view; its Evidence must be closed.
+func (s *Store) limitsView() (*limitsView, error) {
+	v := &limitsView{s: s, numbers: map[uint64]raftstate.Derived{}}
+	for _, r := range s.liveByStart() {
+		own, here := r.State.Region.PeerOn(s.Ident.StoreID)
+		if st := r.State.State; !here || own.IsWitness || st != raftstate.Normal && st != raftstate.Merging {
+			continue // its data is not there, or not whole
+		}
+		raft, err := s.RaftStateOf(r.ID)
+		if err != nil {
+			return nil, err
+		}
+		v.numbers[r.ID] = raftstate.Derive(raft, r.Apply)
+		v.finder.regions = append(v.finder.regions, r)
+	}
+	var err error
+	v.ev, err = s.Evidence()
+	return v, err
+}
+
+// WriteByStart is part of plan.LimitsView, as are the following.
+func (v *limitsView) WriteByStart(user []byte, start mvcc.TS) (mvcc.TS, mvcc.Write, bool, error) {
+	return v.ev.WriteByStart(user, start)
+}
+
+func (v *limitsView) RollbackAt(user []byte, start mvcc.TS) (bool, error) {
+	return v.ev.RollbackAt(user, start)
+}
+
+func (v *limitsView) LockOf(user []byte) ([]mvcc.Lock, error) { return v.ev.LockOf(user) }
+
+func (v *limitsView) Holder(user []byte) (raftstate.Region, uint64, bool) {
+	r, ok := v.finder.Find(mvcc.LockKey(user))
+	return r.State.Region, v.numbers[r.ID].Applied, ok
+}
+
+// gather reads one store.
+func (v *limitsView) gather(ctx context.Context, o LimitsOptions) (*plan.LimitsStore, error) {
+	s := v.s
+	out := &plan.LimitsStore{View: v, StoreLimits: plan.StoreLimits{StoreID: s.Ident.StoreID, Dir: s.Layout.Dir, Regions: []plan.RegionLimits{}}, Pending: map[plan.KeyStart]plan.PendingWrite{}}
+	locks, err := s.Locks()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range locks {
+		if _, ok := v.finder.Find(mvcc.LockKey(l.User)); !ok {
+			continue // left over from a region that has gone
+		}
+		out.LockedKeys++
+		for _, one := range l.Locks {
+			out.Locks = append(out.Locks, plan.LockAt{UserKey: l.User, Lock: one, Shared: l.Shared})
+		}
+	}
+	bounds, err := v.newest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out.Newest, out.NewestTime = bounds[anyRegion].exact, Time(bounds[anyRegion].exact)
+	regions := slices.Clone(v.finder.regions)
+	slices.SortFunc(regions, func(a, b Region) int { return cmp.Compare(a.ID, b.ID) })
+	peers := map[uint64]bool{}
+	for _, r := range regions {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		d, b := v.numbers[r.ID], bounds[r.ID]
+		one := plan.RegionLimits{RegionID: r.ID, Newest: max(b.exact, b.atMost), AtMost: b.atMost > b.exact, Applied: d.Applied, Waiting: d.Last - min(d.Applied, d.Last)}
+		one.NewestTime = Time(one.Newest)
+		for _, p := range r.State.Region.Peers {
+			if !peers[p.StoreID] {
+				peers[p.StoreID] = true
+				out.PeerStores = append(out.PeerStores, p.StoreID)
+			}
+		}
+		if !o.NoLogs {
+			if one.NewestWaiting, err = v.readLog(r.ID, out); err != nil {
+				return nil, err
+			}
+			one.NewestWaitingTime = Time(one.NewestWaiting)
+		}
+		out.Regions = append(out.Regions, one)
+	}
+	out.Logged = v.logged.locks()
+	v.floor = v.logged.floor
+	return out, nil
+}
+
+// newestOf bounds the newest commit of one region: exact is one that is there, atMost may be of a neighbour.
+type newestOf struct{ exact, atMost mvcc.TS }
+
+// anyRegion stands for the whole store; no region has this id.
+const anyRegion = 0
+
+// newest bounds the newest commit of each region, and of the store as NewestCommit does: from the write-ahead logs, and from the properties of
+// tables. A table that lies in one region speaks for it; one that holds records of several is an upper bound for each.
+func (v *limitsView) newest(ctx context.Context) (map[uint64]newestOf, error) {
+	out := map[uint64]newestOf{}
+	if err := v.newestIn(ctx, CFWrite, out, func([]byte) bool { return true }); err != nil {
+		return nil, err
+	}
+	if v.s.HasRawV2() {
+		return out, v.newestIn(ctx, CFDefault, out, func(key []byte) bool { return len(key) > 1 && key[1] == 'r' })
+	}
+	return out, nil
+}
+
+func (v *limitsView) newestIn(ctx context.Context, name string, out map[uint64]newestOf, counts func(key []byte) bool) error {
+	cf := v.s.DB.CF(name)
+	note := func(key []byte) {
+		prefix, ts, ok := mvcc.SplitKey(key)
+		if !ok || !counts(key) {
+			return
+		}
+		raise(out, anyRegion, ts, true)
+		if r, ok := v.finder.Find(prefix); ok {
+			raise(out, r.ID, ts, true)
+		}
+	}
+	it := cf.Log().Iter()
+	for ok := it.First(); ok; ok = it.Next() {
+		note(it.Key().User)
+	}
+	for _, f := range cf.Files() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := v.newestInTable(name, f, out, note); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *limitsView) newestInTable(name string, f rocks.LevelFile, out map[uint64]newestOf, note func([]byte)) error {
+	t, done, err := v.s.DB.CF(name).Table(f.FileMeta)
+	if err != nil {
+		return err
+	}
+	defer done()
+	// Properties of the default column family speak of rows that are no raw entries, too: they only tell that a table cannot raise anything.
+	if _, hi, trust := mvcc.PropTS(t.Props().User, 0); trust && (name == CFWrite || hi <= out[anyRegion].exact) {
+		if name == CFWrite {
+			raise(out, anyRegion, hi, true)
+		}
+		first, ok1 := v.finder.Find(f.Smallest.User)
+		last, ok2 := v.finder.Find(f.Largest.User)
+		for _, id := range v.finder.Touching(f.Smallest.User, f.Largest.User) {
+			raise(out, id, hi, name == CFWrite && ok1 && ok2 && first.ID == last.ID && first.ID == id)
+		}
+		return nil
+	}
+	it := t.NewIter()
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		note(it.Key().User)
+	}
+	return it.Err()
+}
+
+func raise(out map[uint64]newestOf, region uint64, ts mvcc.TS, exact bool) {
+	n := out[region]
+	if exact {
+		n.exact = max(n.exact, ts)
+	} else {
+		n.atMost = max(n.atMost, ts)
+	}
+	out[region] = n
+}
