@@ -2,7 +2,6 @@ package repair
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -389,51 +388,6 @@ func (h *hand) apply(ctx context.Context) (*HandResult, error) {
 		return nil, err
 	}
 	return h.finish(ctx)
-}
-
-// stagedDigest reads the staged raft store back: the digest of what it holds. Without an edit it is that of the store as it is.
-func stagedDigest(s *scan.Store, e raftlog.Edit) (string, error) {
-	if e.Empty() {
-		return raftlog.Digest(s.Raft)
-	}
-	staged, err := e.Staged(edit.StagedSuffix)
-	if err != nil {
-		return "", err
-	}
-	sum, err := raftlog.Digest(staged)
-	return sum, errors.Join(err, staged.Close())
-}
-
-// provePublished reopens a store whose edit is published, and proves that it holds what was staged: between the publishing and a rerun
-// anything may have happened. e is nil after a resume.
-func provePublished(s *scan.Store, tx *edit.Tx, e raftlog.Edit) error {
-	if err := tx.Check(); err != nil {
-		return err
-	}
-	if e != nil && !e.Empty() {
-		now, err := e.Published()
-		if err != nil {
-			return err
-		}
-		if err := now.Close(); err != nil {
-			return err
-		}
-	}
-	if err := s.Reopen(); err != nil {
-		return err
-	}
-	sum, err := raftlog.Digest(s.Raft)
-	if err != nil {
-		return err
-	}
-	if sum != tx.J.Proof && tx.J.Proof != "" { // older versions kept none
-		return unproven(s, "the raft store does not hold what was staged")
-	}
-	return nil
-}
-
-func unproven(s *scan.Store, reason string) error {
-	return &base.Error{Class: base.ErrPartial, Op: "verify", Path: s.Layout.Dir, Offset: -1, Reason: reason + "; the fence stays", Next: "tikv-repair undo " + s.Layout.Dir}
 }
 
 // finish proves the published state and takes the fence away: every file is as the journal says, the raft store holds what was staged,

@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
@@ -69,4 +70,15 @@ func (r *reset) previewSafePoint(p *Preview) {
 	if p.SafePoint, p.SafePointSource = r.o.SafePoint, r.o.SafePointSource; p.SafePoint != nil && *p.SafePoint != 0 {
 		p.SafePointTime = timeOf(*p.SafePoint)
 	}
+}
+
+// limits adds to the preview what limits T.
+func (r *reset) limits(ctx context.Context) (err error) {
+	var pd *plan.PDReport
+	if r.o.PD != nil {
+		pd = PDReport(r.o.PD, r.o.Version)
+	}
+	// The tails have been applied or will never be: the logs have nothing to add.
+	r.preview.Limits, err = scan.FindLimits(ctx, []*scan.Store{r.s}, pd, scan.LimitsOptions{NoLogs: true})
+	return err
 }

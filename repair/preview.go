@@ -57,6 +57,9 @@ type Preview struct {
 	SpaceFree      int64   `json:"space_free"` // -1: unknown
 	SecondsNeeded  float64 `json:"seconds_expected"`
 
+	// Limits is what limits T on this store as it will be before the rewind, log entries that are applied first included. Nil after a resume.
+	Limits *plan.Limits `json:"-"`
+
 	Problems []plan.Problem `json:"-"`
 	// Listed are the problems in their JSON form.
 	Listed []plan.Described `json:"problems"`
@@ -269,7 +272,7 @@ func (r *reset) result(state string, d *Draft) *Result {
 		VersionsRemoved: p.VersionsRemoved, RowsChanged: p.RowsChanged, DefaultRows: p.DefaultRows, RawRemoved: p.RawRemoved,
 		LocksRemoved: p.LocksRemoved, LocksCommitted: p.LocksCommitted, FencesCleared: p.FencesCleared,
 		FilesRewritten: d.Rewritten, FilesDropped: d.Dropped, FilesKept: d.Kept, BytesRead: d.BytesRead, BytesWritten: d.BytesWritten,
-		Tails: []RegionLine{}, Problems: plan.Describe(p.Problems),
+		Tails: []RegionLine{}, Problems: plan.Describe(p.Problems), Limits: p.Limits,
 	}
 	if len(p.Problems) == 0 && len(p.Listed) > 0 {
 		res.Problems = p.Listed // after a resume

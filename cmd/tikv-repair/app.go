@@ -76,7 +76,7 @@ func newApp(e env) *app {
 	f.StringVar(&a.c.progress, "progress", "", "progress on standard error: bar, plain, json or none (default: bar on a terminal, else plain)")
 	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error { return a.begin(cmd, args) }
 	root.AddCommand(
-		a.withPDSteps(a.inspectCmd()), a.mvccCmd(), a.scanCmd(), a.dumpCmd(),
+		a.withLimits(a.withPDSteps(a.inspectCmd())), a.mvccCmd(), a.scanCmd(), a.dumpCmd(),
 		a.checkCmd(), a.regionCmd(), a.raftLogCmd(),
 		a.collectCmd(), a.planCmd(), a.applyCmd(), a.releaseCmd(), a.dropPeersCmd(),
 		a.resetCmd(),

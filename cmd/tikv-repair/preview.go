@@ -46,6 +46,9 @@ func previewText(p *repair.Preview, force map[string]bool) string {
 	for _, l := range p.Locks {
 		fmt.Fprintf(&b, "             %4d %s: %s\n", l.Locks, l.Decision, l.Reason)
 	}
+	if p.Limits != nil {
+		b.WriteString(limitsShort(p.Limits))
+	}
 	if p.FencesCleared > 0 {
 		fmt.Fprintf(&b, "GC fences    %d above T are cleared: the rows that carry them would vanish otherwise\n", p.FencesCleared)
 	}
