@@ -187,7 +187,9 @@ func (a *applier) resume(ctx context.Context) (*ApplyResult, error) {
 		}
 		a.o.Force[n] = true
 	}
-	a.o.Say("continuing plan %s, interrupted in state %s", tx.J.PlanID, tx.J.State)
+	if tx.J.State != edit.Done {
+		a.o.Say("continuing plan %s, interrupted in state %s", tx.J.PlanID, tx.J.State)
+	}
 	switch tx.J.State {
 	case edit.Begun:
 		now, err := fingerprint(a.s)
@@ -210,8 +212,9 @@ func (a *applier) resume(ctx context.Context) (*ApplyResult, error) {
 	if err := tx.Result(res); err != nil {
 		return nil, err
 	}
-	if !a.several() {
-		err = tx.RemoveFence()
+	res.DoneBefore, res.Fenced = true, f != nil && f.Ours
+	if res.Fenced && !a.several() {
+		res.Fenced, err = false, tx.RemoveFence()
 	}
 	return res, err
 }
@@ -328,7 +331,7 @@ func (a *applier) prepare(ctx context.Context) error {
 
 // rewind plans the rewind of the data, as they are after the log entries of all regions.
 func (a *applier) rewind(ctx context.Context, ro RewindOptions) error {
-	r := &reset{s: a.s, o: ResetOptions{RewindOptions: ro}}
+	r := &reset{s: a.s, o: ResetOptions{RewindOptions: ro}, raft: a.raftEdit}
 	a.rw = r
 	if !a.part.Rewind {
 		r.w, r.effect = &Rewinder{store: a.s, o: ro, staleTS: true, titan: a.s.Titan != nil}, newEffect()

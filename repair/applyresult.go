@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 
@@ -46,17 +47,19 @@ type ApplyResult struct {
 	StoreID   uint64 `json:"store_id"`
 	State     string `json:"state"`
 	// Before and After are fingerprints of the store; After is set once the state is "done".
-	Before  plan.Fingerprint `json:"fingerprint_before"`
-	After   plan.Fingerprint `json:"fingerprint_after"`
-	Lines   []ApplyLine      `json:"regions"`
-	Rewind  *Result          `json:"rewind,omitempty"`
-	Raft    *raftlog.Summary `json:"raft_store,omitempty"`
-	Fenced  bool             `json:"fenced"` // the fence stays until release
-	Saved   int              `json:"files_saved"`
-	Written int64            `json:"bytes_written"`
-	Started string           `json:"started,omitempty"`
-	Ended   string           `json:"ended,omitempty"`
-	Seconds float64          `json:"seconds"`
+	Before plan.Fingerprint `json:"fingerprint_before"`
+	After  plan.Fingerprint `json:"fingerprint_after"`
+	Lines  []ApplyLine      `json:"regions"`
+	Rewind *Result          `json:"rewind,omitempty"`
+	Raft   *raftlog.Summary `json:"raft_store,omitempty"`
+	Fenced bool             `json:"fenced"` // the fence stays until release
+	// DoneBefore: an earlier run had done everything, and this one has written nothing.
+	DoneBefore bool    `json:"done_before,omitempty"`
+	Saved      int     `json:"files_saved"`
+	Written    int64   `json:"bytes_written"`
+	Started    string  `json:"started,omitempty"`
+	Ended      string  `json:"ended,omitempty"`
+	Seconds    float64 `json:"seconds"`
 
 	Problems []plan.Described `json:"problems"`
 	Backup   string           `json:"backup,omitempty"`
@@ -84,4 +87,13 @@ type applyPlan struct {
 	Cluster json.RawMessage `json:"cluster_plan"`
 	Preview *ApplyResult    `json:"preview"`
 	Written time.Time       `json:"written"`
+}
+
+// cluster is the whole plan. The file is indented for people; the plan is sealed as one line.
+func (p *applyPlan) cluster() (*plan.Plan, error) {
+	var line bytes.Buffer
+	if err := json.Compact(&line, p.Cluster); err != nil {
+		return nil, err
+	}
+	return plan.DecodePlan(line.Bytes())
 }

@@ -2,6 +2,7 @@ package repair
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -43,7 +44,9 @@ type TogetherResult struct {
 	Plan     *plan.Plan     `json:"plan"`
 	Stores   []*ApplyResult `json:"stores"`
 	Compared int            `json:"regions_compared"` // whose replicas were proven equal
-	Seconds  float64        `json:"seconds"`
+	// DoneBefore: an earlier run of the same command had done everything.
+	DoneBefore bool    `json:"done_before,omitempty"`
+	Seconds    float64 `json:"seconds"`
 }
 
 // Together does for directories on one machine what collect, plan, apply, verify and release do for a fleet: one plan for all, each store's part
@@ -81,6 +84,13 @@ func (t *together) run(ctx context.Context) (*TogetherResult, error) {
 		return nil, err
 	}
 	if !resumed {
+		// A rewind is never found to be done by planning anew: whether anything is above T only the data say, and log entries are made
+		// harmless once more.
+		if done, err := t.doneBefore(); err != nil {
+			return nil, err
+		} else if done {
+			return &TogetherResult{PlanID: t.plan.PlanID, Plan: t.plan, State: StateUnchanged, DoneBefore: true, Stores: []*ApplyResult{}}, nil
+		}
 		if err := t.decide(ctx); err != nil {
 			return nil, err
 		}
@@ -170,10 +180,10 @@ func (t *together) resume() (bool, error) {
 		if p.Verb != VerbApply {
 			return false, refuse(fmt.Sprintf("it is fenced by an unfinished %s, plan %s", p.Verb, f.PlanID))
 		}
-		if t.plan, err = plan.DecodePlan(p.Cluster); err != nil {
+		if t.plan, err = p.cluster(); err != nil {
 			return false, refuse("the plan in its backup does not read: " + err.Error())
 		}
-		if t.plan.ToTS != t.o.Plan.ToTS || !slices.Equal(t.plan.FailedStores, t.o.Plan.FailedStores) {
+		if !t.sameOptions(t.plan) {
 			return false, refuse(fmt.Sprintf("it is fenced by plan %s, which was made with other arguments", f.PlanID))
 		}
 		if t.o.DryRun {
@@ -183,6 +193,92 @@ func (t *together) resume() (bool, error) {
 		return true, t.locate()
 	}
 	return false, nil
+}
+
+// sameOptions tells whether a plan was made with the arguments of this run.
+func (t *together) sameOptions(p *plan.Plan) bool {
+	o := t.o.Plan
+	return p.ToTS == o.ToTS && slices.Equal(p.FailedStores, slices.Compact(slices.Sorted(slices.Values(o.FailedStores)))) &&
+		p.Keep == cmp.Or(o.Keep, plan.KeepAll) && p.HoleFill == cmp.Or(o.HoleFill, plan.HoleEmpty)
+}
+
+// doneBefore looks for a plan with the same arguments that was done and released on every store, on which nothing has been started since.
+func (t *together) doneBefore() (bool, error) {
+	left := map[uint64]bool{}
+	for _, dir := range t.dirs {
+		p, err := t.doneOn(dir)
+		switch {
+		case err != nil:
+			return false, err
+		case p == nil:
+			continue // a store that the plan left alone; if not, its part is missing below
+		case t.plan == nil:
+			t.plan = p
+			for _, part := range p.Stores {
+				left[part.StoreID] = !part.Idle()
+			}
+		case p.Hash != t.plan.Hash:
+			return false, nil
+		}
+	}
+	if t.plan == nil || len(t.plan.Stores) != len(t.dirs) {
+		return false, nil
+	}
+	for _, dir := range t.dirs {
+		ok, err := t.stands(dir, left)
+		if err != nil || !ok {
+			return false, err
+		}
+	}
+	for _, open := range left {
+		if open {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// doneOn is the plan of the newest repair of a directory, when that is done and was made with the same arguments.
+func (t *together) doneOn(dir string) (*plan.Plan, error) {
+	txs, err := edit.List(t.fs, dir)
+	if err != nil || len(txs) == 0 {
+		return nil, err
+	}
+	tx := txs[len(txs)-1]
+	var own applyPlan
+	if tx.J.State != edit.Done || tx.J.Verb != VerbApply || tx.Plan(&own) != nil {
+		return nil, nil
+	}
+	p, err := own.cluster()
+	if err != nil || !t.sameOptions(p) {
+		return nil, nil
+	}
+	return p, nil
+}
+
+// stands tells whether a store is as its part of the plan has left it, and takes it off the list.
+func (t *together) stands(dir string, left map[uint64]bool) (bool, error) {
+	so := t.so
+	so.Mode = base.LockShared
+	s, err := scan.Open(t.fs, dir, so)
+	if err != nil {
+		return false, err
+	}
+	defer s.Close()
+	part := t.plan.Store(s.Ident.StoreID)
+	now, err := storeFingerprint(s)
+	if err != nil || part == nil || s.Ident.ClusterID != t.plan.ClusterID {
+		return false, err
+	}
+	if part.Idle() {
+		return now == part.Fingerprint, nil
+	}
+	res, err := ReadResult(t.fs, dir, t.plan)
+	if err != nil || res == nil || res.State != StateDone || res.PlanHash != t.plan.Hash {
+		return false, err
+	}
+	left[part.StoreID] = false
+	return now == res.After, nil
 }
 
 // locate finds the directory of each store of the plan.
