@@ -150,7 +150,8 @@ func sized(code byte, dst []byte, size uint64, stored int) ([]byte, error) {
 	if size > maxBlock || size > maxExpansion(code, stored) {
 		return nil, fmt.Errorf("%s block of %d bytes claims to decompress to %d", CompressionName(code), stored, size)
 	}
-	if uint64(cap(dst)) < size {
+	// Never nil, not even for nothing: lz4's assembly subtracts from the address of the output and would write to address 0.
+	if uint64(cap(dst)) < size || dst == nil {
 		dst = make([]byte, size)
 	}
 	return dst[:size], nil

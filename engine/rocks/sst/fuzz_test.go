@@ -40,6 +40,8 @@ func FuzzBlock(f *testing.F) {
 		}
 		f.Add(bytes.Clone(out), code, uint8(2), []byte("z000003"))
 	}
+	// It claims to be nothing, and has a literal of one byte.
+	f.Add(append([]byte{0, 0x17, 0, 'z'}, make([]byte, 16)...), CompressionLZ4, uint8(2), []byte("z"))
 	f.Add([]byte{0, 1, 1, 'a', 0, 5, 0, 0, 0, 0, 1, 0, 0, 0}, CompressionZlib, uint8(1), []byte("a"))
 	f.Fuzz(func(t *testing.T, payload []byte, code, version uint8, user []byte) {
 		out, err := decompress(code, uint32(version), payload, nil)
