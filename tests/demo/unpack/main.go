@@ -1,4 +1,4 @@
-// Command unpack puts a fixture on disk for the demo: unpack NAME DIR.
+// Command unpack puts fixtures on disk for the demo: unpack NAME DIR [NAME DIR]….
 package main
 
 import (
@@ -9,12 +9,15 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: unpack NAME DIR")
+	args := os.Args[1:]
+	if len(args) == 0 || len(args)%2 != 0 {
+		fmt.Fprintln(os.Stderr, "usage: unpack NAME DIR [NAME DIR]…")
 		os.Exit(16)
 	}
-	if err := fixtures.Unpack(os.Args[1], os.Args[2]); err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(8)
+	for ; len(args) > 0; args = args[2:] {
+		if err := fixtures.Unpack(args[0], args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, "error:", err)
+			os.Exit(8)
+		}
 	}
 }
