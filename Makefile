@@ -12,6 +12,10 @@ FUZZTIME  ?= 20s
 FUZZ_JOBS ?= $(shell nproc)
 # Upper bound in seconds for all fuzz targets together; 0 is none. With more targets than fit, each gets less.
 FUZZ_TOTAL ?= 0
+# How long an input that reaches new code, or fails, is shrunk: .ci/fuzz says why so briefly.
+FUZZ_MINIMIZE ?= 10x
+# Random clusters for the planner's simulator in "make fuzz"; 0 is none.
+SIM_SEEDS ?= 100000
 
 BENCH ?= .
 
@@ -65,8 +69,9 @@ race: ## short tests under the race detector; of the suites on whole directories
 	CGO_ENABLED=1 go test -race -short -run 'DryRun|OnDisk|Verify' ./tests/rewind
 
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME (20s); FUZZ_JOBS at once
-	FUZZTIME='$(FUZZTIME)' FUZZ_JOBS='$(FUZZ_JOBS)' FUZZ_TOTAL='$(FUZZ_TOTAL)' .ci/fuzz
+fuzz: ## every fuzz target for FUZZTIME (20s), FUZZ_JOBS at once; then the planner on SIM_SEEDS (100000) random clusters
+	FUZZTIME='$(FUZZTIME)' FUZZ_JOBS='$(FUZZ_JOBS)' FUZZ_TOTAL='$(FUZZ_TOTAL)' FUZZ_MINIMIZE='$(FUZZ_MINIMIZE)' .ci/fuzz
+	[[ '$(SIM_SEEDS)' = 0 ]] || TIKV_REPAIR_SIM_SEEDS='$(SIM_SEEDS)' go test -count=1 -timeout 0 -v -run 'TestSimulator$$' ./plan
 
 .PHONY: crash
 crash: ## cut the power at every write: the crash tests on whole directories
