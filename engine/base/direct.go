@@ -2,6 +2,7 @@ package base
 
 import (
 	"errors"
+	"io"
 	"sync"
 	"unsafe"
 
@@ -133,3 +134,78 @@ func (d *directFile) SyncData() error {
 }
 
 func (d *directFile) Close() error { return errors.Join(d.end(), d.File.Close()) }
+
+// directReads opens files for one walk from front to back, around the page cache where the file system can do that.
+type directReads struct{ FS }
+
+// ReadDirect is fs for reading back what has just been written: from the disk, and without pushing out of memory what others read. A file
+// of it is for one goroutine.
+func ReadDirect(fs FS) FS { return directReads{fs} }
+
+func (d directReads) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := d.FS.Open(name, opts...)
+	if err != nil || f.Fd() == vfs.InvalidFd {
+		return f, err
+	}
+	r := &directReader{File: f}
+	w := directFile{File: f}
+	if w.set(true) != nil {
+		return f, nil
+	}
+	r.buf = *directBuffers.Get().(*[]byte)
+	return r, nil
+}
+
+// directReader holds a window of the file.
+type directReader struct {
+	vfs.File
+	buf []byte
+	off int64
+	n   int // bytes of the window, from off on
+}
+
+func (r *directReader) ReadAt(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		at := off + int64(done)
+		if r.buf == nil {
+			n, err := r.File.ReadAt(p[done:], at)
+			return done + n, err
+		}
+		if at >= r.off && at < r.off+int64(r.n) {
+			done += copy(p[done:], r.buf[at-r.off:r.n])
+			continue
+		}
+		r.off = at &^ (directAlign - 1)
+		n, err := r.File.ReadAt(r.buf, r.off)
+		r.n = n
+		if errors.Is(err, unix.EINVAL) {
+			// The file system takes the flag and refuses the read.
+			w := directFile{File: r.File}
+			if err := w.set(false); err != nil {
+				return done, err
+			}
+			r.release()
+			continue
+		}
+		if at >= r.off+int64(n) {
+			if err == nil {
+				err = io.ErrUnexpectedEOF
+			}
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+func (r *directReader) release() {
+	if buf := r.buf; buf != nil {
+		r.buf = nil
+		directBuffers.Put(&buf)
+	}
+}
+
+func (r *directReader) Close() error {
+	r.release()
+	return r.File.Close()
+}

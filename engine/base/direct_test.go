@@ -2,6 +2,8 @@ package base_test
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
@@ -47,6 +49,28 @@ func TestWriteDirect(t *testing.T) {
 			}
 			if got, err := base.ReadFile(fs, path); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%s: %d bytes read of %d, equal: %v, %v", name, len(got), size, bytes.Equal(got, want), err)
+			}
+			r, err := base.ReadDirect(fs).Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 20 {
+				off := rng.IntN(size + 1)
+				p := make([]byte, rng.IntN(size-off+1))
+				if len(p) == 0 {
+					continue
+				}
+				if n, err := r.ReadAt(p, int64(off)); err != nil || n != len(p) || !bytes.Equal(p, want[off:off+len(p)]) {
+					t.Errorf("%s: %d of %d bytes read directly at %d of %d, %v", name, n, len(p), off, size, err)
+				}
+			}
+			if size > 3 {
+				if n, err := r.ReadAt(make([]byte, 10), int64(size)-3); n != 3 || !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Errorf("%s: %d bytes read at the end of %d, %v", name, n, size, err)
+				}
+			}
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}

@@ -138,7 +138,7 @@ func (c *selfCheck) known(cf *CF, f LevelFile) {
 // CheckTable reads one table at path completely, as SelfCheckWith does with a live file: checksums, order, boundaries, sequences.
 func CheckTable(fs base.FS, path, cf string, f LevelFile, batch func(cf string, f LevelFile, n int, b *sst.Batches) error) []Finding {
 	c := &selfCheck{o: SelfCheckOptions{Batch: batch}}
-	r, err := sst.Open(fs, path, sst.ReaderOptions{CF: cf, Size: int64(f.Size), LargestSeq: f.LargestSeq})
+	r, err := sst.Open(base.ReadDirect(fs), path, sst.ReaderOptions{CF: cf, Size: int64(f.Size), LargestSeq: f.LargestSeq})
 	if err == nil {
 		if err = r.VerifyMetaChecksums(); err == nil {
 			c.bounds(cf, path, f, r)

@@ -105,7 +105,7 @@ func (r *Reader) readAt(b []byte, off uint64) error {
 	if n == len(b) {
 		return nil
 	}
-	if err == nil || errors.Is(err, io.EOF) {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return r.corrupt(off, "file ends within a block: %d of %d bytes", n, len(b))
 	}
 	return base.IO("read", r.path, err)
