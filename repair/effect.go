@@ -39,6 +39,8 @@ type Effect struct {
 	write, deflt *rocks.Spool
 	// changed are the numbers of the files of the set in which a record goes or changes.
 	changed map[uint64]bool
+	// logChanged says the same of the logs.
+	logChanged bool
 	// bytesRead is what the pass has read of tables.
 	bytesRead int64
 }
@@ -76,6 +78,7 @@ func (e *Effect) merge(o *Effect) {
 	e.write.Join(o.write)
 	e.deflt.Join(o.deflt)
 	maps.Copy(e.changed, o.changed)
+	e.logChanged = e.logChanged || o.logChanged
 }
 
 func (e *Effect) table(name string) *TableLoss {
@@ -255,7 +258,7 @@ func (p *pass) run(lower, upper []byte) (err error) {
 			err = e
 		}
 		p.meter()
-		p.e.changed = p.in.Touched()
+		p.e.changed, p.e.logChanged = p.in.Touched(), p.in.LogTouched()
 	}()
 	for p.in.Valid() {
 		if err := p.nextRow(); err != nil {

@@ -217,6 +217,12 @@ func spoolBytes(s *rocks.Spool) int64 {
 // logsTouched tells whether the rule changes anything in the logs.
 func (r *reset) logsTouched() (bool, error) {
 	for _, name := range r.s.DB.Names() {
+		if name == scan.CFWrite {
+			if r.effect.logChanged { // the logical pass has seen every record
+				return true, nil
+			}
+			continue
+		}
 		rule := r.w.rule(name)
 		if rule == nil {
 			continue

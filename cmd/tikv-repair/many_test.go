@@ -113,12 +113,13 @@ func TestManyTables(t *testing.T) {
 		if err := json.Unmarshal(out.Bytes(), into); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s took %.2f s, %.2f s of processor", args[0], took.Seconds(), (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds())
-		return took
+		cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+		t.Logf("%s took %.2f s, %.2f s of processor", args[0], took.Seconds(), cpu.Seconds())
+		return cpu
 	}
 	var inspected any
 	run(&inspected, "inspect") // the first one may find the directory entries on the disk
-	took := run(&inspected, "inspect")
+	cpu := run(&inspected, "inspect")
 	var res struct {
 		State   string `json:"state"`
 		Kept    int    `json:"files_kept"`
@@ -129,8 +130,9 @@ func TestManyTables(t *testing.T) {
 	if res.State != repair.StateDone || res.Kept < manyTables || res.Removed == 0 || res.Read > 1<<20 {
 		t.Errorf("%+v", res)
 	}
-	// The goal is one second; a loaded machine gets some more, a tool that opens every table would need many.
-	if limit := 6 * time.Second; took > limit {
-		t.Errorf("inspect took %v", took)
+	// The goal is one second of wall clock on two cores. The time of the processor depends less on what else the machine does; a tool
+	// that opens every table needs three times the limit there.
+	if limit := 6 * time.Second; cpu > limit {
+		t.Errorf("inspect took %v of processor time", cpu)
 	}
 }

@@ -219,8 +219,18 @@ func (p *Pass) File() *manifest.FileMeta {
 	return nil
 }
 
-// Touch notes the file of the present record.
+// Touch notes the file of the present record, or the logs.
 func (p *Pass) Touch() { p.heap[0].touched = true }
+
+// LogTouched tells whether the logs were noted.
+func (p *Pass) LogTouched() bool {
+	for _, s := range p.near {
+		if len(s.files) == 0 && s.touched {
+			return true
+		}
+	}
+	return false
+}
 
 // Touched are the numbers of the noted files; complete once the pass is closed.
 func (p *Pass) Touched() map[uint64]bool { return p.touched }
@@ -281,7 +291,7 @@ func (s *passSource) close(p *Pass) error {
 	if s.t == nil {
 		return nil
 	}
-	if s.touched {
+	if s.touched && len(s.files) > 0 {
 		p.touched[s.files[s.i].Number] = true
 		s.touched = false
 	}

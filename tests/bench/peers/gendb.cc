@@ -150,6 +150,11 @@ int main(int c, char** v) {
     l += uk;
     PutVarint(&l, ts + i);
     PutVarint(&l, 3000);
+    if (vb <= 255) {
+      l.push_back('v');
+      l.push_back(char(vb));
+      l.append(vb, 'L');
+    }
     Must(db->Put(wo, h[1], "z" + EncodeBytes(uk), l));
     if (vb > 255) Must(db->Put(wo, h[0], DataKey(uk, ts + i), std::string(vb, 'L')));
   }
