@@ -96,11 +96,18 @@ func (w *Rewinder) choose(cfName string, set map[uint64]bool) (*sst.Properties, 
 
 func (w *Rewinder) inSet(f rocks.LevelFile) bool { return w.set[f.Number] }
 
+// memoryPerThread is what a goroutine of a pass may need for the buffers of the tables that it reads and writes.
+const memoryPerThread = 32 << 20
+
 func (w *Rewinder) threads() int {
-	if w.o.Threads > 0 {
-		return w.o.Threads
+	n := w.o.Threads
+	if n <= 0 {
+		n = runtime.GOMAXPROCS(0)
 	}
-	return runtime.GOMAXPROCS(0)
+	if w.o.Memory > 0 {
+		n = min(n, max(1, int(w.o.Memory/memoryPerThread)))
+	}
+	return n
 }
 
 // writers is how many tables are written at a time: while one waits for the disk, another computes.

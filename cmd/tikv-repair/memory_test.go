@@ -110,7 +110,7 @@ func TestMemoryBound(t *testing.T) {
 		longLog(t, data, ts, longLogRecords)
 		peak := filepath.Join(t.TempDir(), "peak")
 		cmd := exec.Command("tikv-repair-peak", "reset", "--to-ts", ts.String(), "--safe-point", "1", "--yes", "--json", "--progress=none",
-			"--memory", fmt.Sprintf("%dMiB", mib), data)
+			"--threads", "16", "--memory", fmt.Sprintf("%dMiB", mib), data)
 		cmd.Env = append(os.Environ(), peakFile+"="+peak)
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
