@@ -49,8 +49,8 @@ type batchRec struct {
 
 // batchBuffers is the memory of one Batches, handed on when it is closed.
 type batchBuffers struct {
-	ahead, dec, arena, last, tmp []byte
-	recs                         []batchRec
+	ahead, dec, arena, last []byte
+	recs                    []batchRec
 }
 
 var batchPool = sync.Pool{New: func() any { return new(batchBuffers) }}

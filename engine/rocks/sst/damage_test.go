@@ -23,6 +23,7 @@ func readAll(tb testing.TB, b []byte) (points, dels []record, err error) {
 	r, err := openBytes(tb, b, ReaderOptions{})
 	if err == nil {
 		defer r.Close()
+		sameBatches(tb, r)
 		if points, dels, err = content(r); err == nil {
 			// A damaged filter does not change the content, but must not go unnoticed here either, nor panic.
 			if verr := r.VerifyChecksums(); verr != nil {
