@@ -434,14 +434,11 @@ func (pl *planner) createEmpty(h gap) {
 	r.Peers = []raftstate.Peer{{ID: pl.newID(), StoreID: store}}
 	var had []RegionStore
 	version := uint64(1)
-	for i := range pl.groups {
-		g := &pl.groups[i]
-		for _, p := range slices.Concat(g.peers, g.tombs) {
-			if overlaps(p.Region.StartKey, p.Region.EndKey, h.start, h.end) {
-				version = max(version, p.Region.Epoch.Version)
-				if p.State != raftstate.Tombstone {
-					had = append(had, RegionStore{g.id, p.StoreID})
-				}
+	for _, p := range pl.leftovers() {
+		if overlaps(p.Region.StartKey, p.Region.EndKey, h.start, h.end) {
+			version = max(version, p.Region.Epoch.Version)
+			if p.State != raftstate.Tombstone {
+				had = append(had, RegionStore{p.RegionID, p.StoreID})
 			}
 		}
 	}

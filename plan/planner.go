@@ -79,6 +79,7 @@ type planner struct {
 	maxSeen  mvcc.TS
 	healthy  int
 	// childMade are the regions that splits carried out by the plan create.
+	left []*PeerReport // see leftovers
 	// bornPart is what is left of the range of a region that a split creates; nil: nothing. Without an entry it gets all of it.
 	bornPart  map[uint64]*placed
 	childMade map[uint64]*raftstate.Region

@@ -325,11 +325,34 @@ func (pl *planner) holes() {
 	}
 }
 
+// leftovers lists what may overlap a gap: tombstones, peers of regions that do not stay, and those whose range is not what their region has
+// afterwards.
+func (pl *planner) leftovers() []*PeerReport {
+	if pl.left != nil {
+		return pl.left
+	}
+	pl.left = []*PeerReport{}
+	for i := range pl.groups {
+		g := &pl.groups[i]
+		pl.left = append(pl.left, g.tombs...)
+		for _, p := range g.peers {
+			now := g.future
+			if g.choice != nil {
+				now = &g.choice.after
+			}
+			if g.fate != "" || !bytes.Equal(p.Region.StartKey, now.StartKey) || !bytes.Equal(p.Region.EndKey, now.EndKey) {
+				pl.left = append(pl.left, p)
+			}
+		}
+	}
+	return pl.left
+}
+
 // staleFor finds the copy of a region that does not stay and that covers a gap alone: the one with the most applied.
 func (pl *planner) staleFor(h gap) *group {
 	var found *group
-	for i := range pl.groups {
-		g := &pl.groups[i]
+	for _, p := range pl.leftovers() {
+		g := pl.group(p.RegionID)
 		if g.fate == "" || g.best == nil || g.choice != nil || !covers(g.best.Region.StartKey, g.best.Region.EndKey, h.start, h.end) {
 			continue
 		}
@@ -343,10 +366,9 @@ func (pl *planner) staleFor(h gap) *group {
 // revive gives a gap to an old copy.
 func (pl *planner) revive(g *group, h gap) {
 	version := g.newest.Region.Epoch.Version
-	for i := range pl.groups {
-		o := &pl.groups[i]
-		if o.newest != nil && overlaps(o.newest.Region.StartKey, o.newest.Region.EndKey, h.start, h.end) {
-			version = max(version, o.newest.Region.Epoch.Version)
+	for _, p := range pl.leftovers() {
+		if overlaps(p.Region.StartKey, p.Region.EndKey, h.start, h.end) {
+			version = max(version, p.Region.Epoch.Version)
 		}
 	}
 	g.shrink = &shrink{h.start, h.end, version}
