@@ -401,7 +401,7 @@ var simDebug func(*simCluster, Input, *Plan, []Problem)
 
 var simAfter func(*simCluster)
 
-type simStats struct{ plans, rewritten, tombstones, created, splitOff, merged, lost, carried, holes, healthy int }
+type simStats struct{ plans, rewritten, tombstones, splitOff, merged, lost, carried, holes, healthy int }
 
 // simulate runs one seed; the error says what is wrong.
 func simulate(seed int64, st *simStats) (err error) {
