@@ -255,7 +255,10 @@ func (pl *planner) lower(c *choice, limit uint64) {
 		return bad != 0
 	})
 	for i := range c.members {
-		c.members[i].to = x
+		m := &c.members[i]
+		if m.to = x; x <= m.p.Applied {
+			m.carried = 0 // the log is emptied, and nothing of it is applied first
+		}
 	}
 	c.tail, c.lowered = TailDrop, true
 }
