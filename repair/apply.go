@@ -26,6 +26,7 @@ type applier struct {
 	p     *plan.Plan
 	part  *plan.StorePlan
 	start time.Time
+	clock time.Time // at the start of this run; o.Now is that of the first one
 	tx    *edit.Tx
 
 	rw       *reset // the rewind, or a stand-in that rewinds nothing
@@ -51,8 +52,9 @@ func Apply(ctx context.Context, fs base.FS, dir string, so scan.Options, o Apply
 		return nil, stopped(fs, dir, VerbApply, false, err)
 	}
 	defer s.Close()
-	a := &applier{s: s, o: o, p: o.Plan, start: time.Now(), raftRun: &rocks.Run{}}
+	a := &applier{s: s, o: o, p: o.Plan, start: time.Now(), clock: o.Now, raftRun: &rocks.Run{}}
 	res, err := a.run(ctx)
+	note(a.tx, err)
 	if res != nil && res.Seconds == 0 {
 		res.Seconds = time.Since(a.start).Seconds()
 	}
@@ -475,7 +477,7 @@ func (a *applier) finish(ctx context.Context, d *Draft) (*ApplyResult, error) {
 		a.res.Rewind.State = StateDone
 	}
 	a.res.Backup, a.res.Saved = a.tx.Backup(), len(a.tx.J.Saved)
-	a.res.Started, a.res.Ended = a.tx.J.Started, a.o.Now.UTC().Format(time.RFC3339)
+	a.res.Started, a.res.Ended = a.tx.J.Started, a.clock.Add(time.Since(a.start)).UTC().Format(time.RFC3339)
 	a.res.Seconds = time.Since(a.start).Seconds()
 	if a.several() {
 		err = a.tx.FinishFenced(a.res)

@@ -131,6 +131,7 @@ func Hand(ctx context.Context, fs base.FS, dir string, so scan.Options, o HandOp
 	h := &hand{s: s, o: o, start: time.Now(), raftRun: &rocks.Run{}}
 	h.res = &HandResult{Verb: o.Verb, Problems: []plan.Described{}}
 	res, err := h.run(ctx)
+	note(h.tx, err)
 	if res != nil {
 		res.Seconds = time.Since(h.start).Seconds()
 	}

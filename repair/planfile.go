@@ -10,6 +10,9 @@ import (
 	"github.com/tikv-repair/tikv-repair/plan"
 )
 
+// planFormat is the version of plan.json in a backup.
+const planFormat = 1
+
 // ReadPlan reads a plan file and proves that nobody has changed it since it was written.
 func ReadPlan(fs base.FS, path string) (*plan.Plan, error) {
 	f, err := fs.Open(path, vfs.SequentialReadsOption)

@@ -58,8 +58,6 @@ type ResetPlan struct {
 	Written time.Time `json:"written"`
 }
 
-const planFormat = 1
-
 // Result is the last word of a reset, and what `reset --json` prints.
 type Result struct {
 	PlanID             string  `json:"plan_id"`
@@ -123,6 +121,7 @@ func Reset(ctx context.Context, fs base.FS, dir string, so scan.Options, o Reset
 	}
 	r := &reset{s: s, o: o, start: time.Now()}
 	res, err := r.run(ctx)
+	note(r.tx, err)
 	if res != nil {
 		res.Seconds, res.SecondsVerifying = time.Since(r.start).Seconds(), r.verifying.Seconds()
 	}
@@ -208,7 +207,9 @@ func (r *reset) resume(ctx context.Context) (*Result, error) {
 	switch {
 	case tx.J.State == edit.Undoing || tx.J.State == edit.Undone:
 		return nil, refuse("an undo of this plan was interrupted", "tikv-repair undo "+dir)
-	case p.Verb != "reset" || p.T != r.o.T:
+	case p.Verb != "reset":
+		return nil, refuse(fmt.Sprintf("the store is fenced by an unfinished %s, plan %s", p.Verb, f.PlanID), "tikv-repair status "+dir)
+	case p.T != r.o.T:
 		return nil, refuse(fmt.Sprintf("the store is fenced by an unfinished %s to %s (%s)", p.Verb, p.T, p.T.Time().Format(time.RFC3339)),
 			fmt.Sprintf("tikv-repair reset --to-ts %s %s   (finish it), or: tikv-repair undo %s", p.T, dir, dir))
 	case r.o.DryRun:

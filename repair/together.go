@@ -241,12 +241,12 @@ func (t *together) doneBefore() (bool, error) {
 // doneOn is the plan of the newest repair of a directory, when that is done and was made with the same arguments.
 func (t *together) doneOn(dir string) (*plan.Plan, error) {
 	txs, err := edit.List(t.fs, dir)
-	if err != nil || len(txs) == 0 {
+	if err != nil {
 		return nil, err
 	}
-	tx := txs[len(txs)-1]
+	txs = slices.DeleteFunc(txs, func(tx *edit.Tx) bool { return tx.J.State != edit.Done || tx.J.Verb != VerbApply })
 	var own applyPlan
-	if tx.J.State != edit.Done || tx.J.Verb != VerbApply || tx.Plan(&own) != nil {
+	if len(txs) == 0 || txs[len(txs)-1].Plan(&own) != nil {
 		return nil, nil
 	}
 	p, err := own.cluster()

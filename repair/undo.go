@@ -8,7 +8,6 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/edit"
 	"github.com/tikv-repair/tikv-repair/engine/pd"
-	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/scan"
 )
 
@@ -19,61 +18,6 @@ type BackupOptions struct {
 	PlanID string
 	// Confirm is told which repair it is about; false declines. Nil accepts.
 	Confirm func(b *Backup) (bool, error)
-}
-
-// Backup is what a data directory knows of one repair.
-type Backup struct {
-	PlanID  string  `json:"plan_id"`
-	Verb    string  `json:"verb,omitempty"`
-	State   string  `json:"state"` // of edit.State; "" when the repair never began
-	Started string  `json:"started,omitempty"`
-	ToTS    mvcc.TS `json:"to_ts,omitempty"`
-	ToTime  string  `json:"to_time,omitempty"`
-	Path    string  `json:"path"`
-	// SavedFiles and SavedBytes are what the backup keeps; hard links, so that they take space only once the engine has let go.
-	SavedFiles int    `json:"saved_files"`
-	SavedBytes int64  `json:"saved_bytes"`
-	Fenced     bool   `json:"fenced"`
-	Next       string `json:"next,omitempty"`
-	// WrittenAgain are files that came back to their place after the repair had moved them away, where they lie now: a start of TiKV
-	// that the fence stops writes last_tikv.toml.
-	WrittenAgain []string `json:"written_again,omitempty"`
-	// Result is there once the repair is done.
-	Result *Result `json:"result,omitempty"`
-}
-
-func describeBackup(t *edit.Tx, f *engine.Fence, dir string) *Backup {
-	b := &Backup{PlanID: t.J.PlanID, Verb: t.J.Verb, State: string(t.J.State), Started: t.J.Started, Path: t.Backup(),
-		SavedFiles: len(t.J.Saved), SavedBytes: t.Bytes(), Fenced: f != nil && f.Ours && f.PlanID == t.J.PlanID}
-	var p ResetPlan
-	if t.Plan(&p) == nil {
-		b.ToTS, b.ToTime = p.T, p.ToTime
-	}
-	var res Result
-	if t.J.State != "" && t.J.Verb != cleanVerb && t.Result(&res) == nil {
-		b.Result = &res
-	}
-	if again, err := t.Again(); err == nil {
-		b.WrittenAgain = again
-	}
-	switch t.J.State {
-	case edit.Begun, edit.Staged, edit.Published:
-		b.Next = fmt.Sprintf("run the same %s command again, or: tikv-repair undo %s", b.Verb, dir)
-		if b.Verb == "reset" {
-			b.Next = fmt.Sprintf("tikv-repair reset --to-ts %s %s   (finish), or: tikv-repair undo %s", b.ToTS, dir, dir)
-		}
-	case edit.Undoing:
-		b.Next = "tikv-repair undo " + dir
-	case edit.Done:
-		server := "TiKV"
-		if t.J.Unfenced {
-			server = "PD"
-		}
-		b.Next = "start " + server + "; or tikv-repair undo " + dir + "; when all is well: tikv-repair discard " + dir
-	case edit.Undone, edit.Discarding, "":
-		b.Next = fmt.Sprintf("tikv-repair discard --plan-id %s %s", b.PlanID, dir)
-	}
-	return b
 }
 
 // Undo takes the newest repair of a store back, from wherever it stands, and proves that the store is what it was, by the fingerprint
@@ -149,23 +93,6 @@ func discard(fs base.FS, dir string, o BackupOptions) (*Backup, error) {
 		return nil, err
 	}
 	return b, nil
-}
-
-// Status lists the repairs of a data directory, the oldest first. It takes no locks: it must answer while a repair runs.
-func Status(fs base.FS, dir string) ([]*Backup, error) {
-	txs, err := edit.List(fs, dir)
-	if err != nil {
-		return nil, err
-	}
-	f, err := engine.ReadFence(fs, dir)
-	if err != nil {
-		return nil, err
-	}
-	var out []*Backup
-	for _, t := range txs {
-		out = append(out, describeBackup(t, f, dir))
-	}
-	return out, nil
 }
 
 func lockStore(fs base.FS, dir string, ov engine.Overrides) (*engine.Layout, *engine.Locks, error) {

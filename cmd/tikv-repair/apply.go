@@ -83,7 +83,11 @@ func (a *app) showApply(r *repair.ApplyResult, p *plan.Plan, force map[string]bo
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "store %d\n", r.StoreID)
-	for _, l := range r.Lines {
+	for i, l := range r.Lines {
+		if i == maxRegionLines {
+			fmt.Fprintf(&b, "and %d more regions; --json lists them all\n", len(r.Lines)-i)
+			break
+		}
 		fmt.Fprintf(&b, "region %-8d %s: %s\n                before  %s\n                after   %s\n", l.Region, l.Kind, l.Reason, l.Before, l.After)
 		if t := l.Tail; t != nil {
 			fmt.Fprintf(&b, "                log     %d to %d applied first: %d records", t.From+1, t.To, t.Records)
@@ -97,7 +101,7 @@ func (a *app) showApply(r *repair.ApplyResult, p *plan.Plan, force map[string]bo
 		}
 	}
 	if r.Raft != nil {
-		fmt.Fprintf(&b, "raft store      %d regions change, new file %s\n", r.Raft.Regions, r.Raft.File)
+		fmt.Fprintf(&b, "raft store      %s, new file %s\n", plural(r.Raft.Regions, "region changes", "regions change"), r.Raft.File)
 	}
 	fmt.Fprint(a.stderr, b.String())
 	accepted := map[string]bool{}
@@ -121,7 +125,7 @@ func (a *app) showApply(r *repair.ApplyResult, p *plan.Plan, force map[string]bo
 
 func applyText(r *repair.ApplyResult, dir, file string) string {
 	var b strings.Builder
-	what := fmt.Sprintf("%d regions", len(r.Lines))
+	what := plural(len(r.Lines), "region", "regions")
 	if r.Rewind != nil {
 		what += fmt.Sprintf(", %d versions above %s removed", r.Rewind.VersionsRemoved, r.Rewind.ToTime)
 	}
@@ -131,7 +135,11 @@ func applyText(r *repair.ApplyResult, dir, file string) string {
 	case repair.StateDryRun:
 		return fmt.Sprintf("Dry run, nothing was written: store %d, %s would change.\n", r.StoreID, what)
 	}
-	fmt.Fprintf(&b, "Done and verified: store %d, %s; %s written in %.2f s.\n", r.StoreID, what, bytesText(uint64(r.Written)), r.Seconds)
+	if r.DoneBefore {
+		fmt.Fprintf(&b, "Nothing to do: this plan was done on store %d before (%s). Nothing was written now.\n", r.StoreID, what)
+	} else {
+		fmt.Fprintf(&b, "Done and verified: store %d, %s; %s written in %.2f s.\n", r.StoreID, what, bytesText(uint64(r.Written)), r.Seconds)
+	}
 	if r.Fenced {
 		fmt.Fprintf(&b, "The store stays fenced until all stores of the plan are done. Its result: %s/result.json\n", r.Backup)
 		fmt.Fprintf(&b, "Then, on each store: tikv-repair release --plan %s %s RESULT…   (the results, or the data directories, of the others)\n", file, dir)
@@ -188,9 +196,25 @@ func (a *app) release(dir string, others []string, file string, yes bool) error 
 	if res.State == repair.StateUnchanged {
 		return a.print(fmt.Sprintf("%s has no fence: it was released before.\n", dir))
 	}
-	text := fmt.Sprintf("Released: TiKV may start on %s once the other stores are released, too.\n", dir)
-	for i, l := range p.NextSteps {
-		text += fmt.Sprintf("  %d. %s\n", i+1, l)
+	return a.print(fmt.Sprintf("Released: TiKV may start on %s once the other stores are released, too. Then:\n%s", dir, stepsText(p)))
+}
+
+// stepsText lists what the operator does once every store is done: all that the plan names but the apply itself.
+func stepsText(p *plan.Plan) string {
+	var b strings.Builder
+	n := 0
+	for _, l := range p.NextSteps {
+		if !strings.HasPrefix(l, "apply this plan ") {
+			n++
+			fmt.Fprintf(&b, "  %d. %s\n", n, l)
+		}
 	}
-	return a.print(text)
+	return b.String()
+}
+
+func plural[T int | int64 | uint64](n T, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }

@@ -88,8 +88,9 @@ func (a *app) statusCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status DIR…",
 		Short: "Show what was done to a store",
-		Long:  `status lists the repairs that a data directory knows of, with their state and what to type next. It takes no locks.`,
-		Args:  dirArgs(true),
+		Long: `status lists the repairs that a data directory knows of, what the one in progress (or the newest) does to each region, and what to type
+next. It takes no locks.`,
+		Args: dirArgs(true),
 		RunE: func(_ *cobra.Command, args []string) error {
 			all := map[string][]*repair.Backup{}
 			for _, dir := range args {
@@ -112,23 +113,53 @@ func (a *app) statusCmd() *cobra.Command {
 	}
 }
 
+// maxOperationLines bounds what the text lists of a repair's operations; --json has all.
+const maxOperationLines = 40
+
+// statusText lists the repairs of a directory, and of the newest one what it does to each region.
 func statusText(dir string, bs []*repair.Backup) string {
 	if len(bs) == 0 {
 		return dir + ": no repair was done here, or its backup has been discarded\n"
 	}
 	var t table
 	t.add("plan", "verb", "to", "begun", "state", "fence", "backup")
-	next := ""
+	last := bs[len(bs)-1]
 	for _, b := range bs {
 		fence, state := "-", b.State
 		if b.Fenced {
-			fence = "up"
+			fence, last = "up", b
 		}
 		if state == "" {
 			state = "never begun"
 		}
-		t.add(b.PlanID, b.Verb, b.ToTime, b.Started, state, fence, fmt.Sprintf("%d files, %s", b.SavedFiles, bytesText(uint64(b.SavedBytes))))
-		next = b.Next
+		t.add(b.PlanID, b.Verb, orDash(b.ToTime), orDash(b.Started), state, fence, fmt.Sprintf("%d files, %s", b.SavedFiles, bytesText(uint64(b.SavedBytes))))
 	}
-	return dir + "\n" + t.String() + "next: " + next + "\n"
+	return dir + "\n" + t.String() + operationTable(last) + "next: " + last.Next + "\n"
+}
+
+func operationTable(b *repair.Backup) string {
+	if len(b.Operations) == 0 {
+		return ""
+	}
+	var t table
+	t.add("  id", "region", "kind", "store", "state", "start", "end", "error")
+	for i, o := range b.Operations {
+		if i == maxOperationLines {
+			break
+		}
+		region := "all"
+		if o.Region != 0 {
+			region = fmt.Sprint(o.Region)
+		}
+		store := "-"
+		if o.Store != 0 {
+			store = fmt.Sprint(o.Store)
+		}
+		t.add(fmt.Sprintf("  %d", o.ID), region, o.Kind, store, o.State, orDash(o.Started), orDash(o.Ended), orDash(o.Error))
+	}
+	text := "operations of " + b.PlanID + "\n" + t.String()
+	if n := len(b.Operations) - maxOperationLines; n > 0 {
+		text += fmt.Sprintf("  and %d more; --json lists them all\n", n)
+	}
+	return text
 }

@@ -76,6 +76,9 @@ func clusterText(r *repair.TogetherResult, dirs []string) string {
 	what := fmt.Sprintf("%d regions rewritten, %d rewound, %d created, %d replicas tombstoned, %d regions left alone", s.Rewritten, s.Rewound, s.Created, s.Tombstoned, s.Healthy)
 	switch r.State {
 	case repair.StateUnchanged:
+		if r.DoneBefore {
+			return fmt.Sprintf("Nothing to do: plan %s, with the same arguments, was done on these stores, and nothing has changed them since. Nothing was written.\n", r.PlanID)
+		}
 		return fmt.Sprintf("Nothing to do: all %d regions have their quorum. Nothing was written.\n", s.Healthy)
 	case repair.StateDryRun:
 		return fmt.Sprintf("Dry run, nothing was written. Plan %s would do this on %d stores: %s.\n", r.PlanID, len(r.Stores), what)
@@ -86,10 +89,7 @@ func clusterText(r *repair.TogetherResult, dirs []string) string {
 		fmt.Fprintf(&b, "; the replicas of %d regions hold the same data", r.Compared)
 	}
 	fmt.Fprintf(&b, " (%.2f s).\n", r.Seconds)
-	b.WriteString("Now:\n")
-	for i, l := range r.Plan.NextSteps {
-		fmt.Fprintf(&b, "  %d. %s\n", i+1, l)
-	}
+	b.WriteString("Now:\n" + stepsText(r.Plan))
 	fmt.Fprintf(&b, "The way back, on each store before TiKV is started on any: tikv-repair undo %s\n", strings.Join(dirs, "; tikv-repair undo "))
 	return b.String()
 }

@@ -50,14 +50,15 @@ func planText(p *plan.Plan) string {
 		if lines > maxStageLines {
 			fmt.Fprintf(&b, "  and %d more lines\n", lines-maxStageLines)
 		}
-		for _, l := range st.Details {
+		for i, l := range st.Details {
+			if i == maxStageLines {
+				fmt.Fprintf(&b, "  and %d more lines\n", len(st.Details)-i)
+				break
+			}
 			fmt.Fprintf(&b, "  %s\n", l)
 		}
 	}
 	b.WriteString(regionTable(p))
-	for _, q := range p.Questions {
-		fmt.Fprintf(&b, "question %s to stores %s: %s\n", q.ID, numbers(q.Stores), q.Reason)
-	}
 	for _, f := range p.Problems {
 		accepted := ""
 		if slices.Contains(p.Forced, f.Name) {
@@ -70,7 +71,7 @@ func planText(p *plan.Plan) string {
 		fmt.Fprintf(&b, "\n  %s\n  next: %s\n", f.What, f.Next)
 	}
 	if len(p.NextSteps) > 0 {
-		b.WriteString("\nafter apply on all stores:\n")
+		b.WriteString("\nwhat comes next:\n")
 		for i, l := range p.NextSteps {
 			fmt.Fprintf(&b, "  %d. %s\n", i+1, l)
 		}

@@ -55,14 +55,14 @@ func TestDropPeersOfEverySubset(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s/%s", name, s), func(t *testing.T) { s.whole(t, 0, n) })
 		}
-		n.meant(t, name)
+		n.meant(t, name, name == "multi4-dr-learner")
 	}
 }
 
-// meant wants a test to have met what it is about.
-func (n *counts) meant(t *testing.T, name string) {
+// meant wants a test to have met what it is about. Without a rewind few archives leave several replicas of a region that lost its quorum.
+func (n *counts) meant(t *testing.T, name string, replicas bool) {
 	t.Helper()
-	if n.regions == 0 || n.must == 0 || n.rows == 0 || n.replicas == 0 && !testing.Short() {
+	if n.regions == 0 || n.must == 0 || n.rows == 0 || replicas && n.replicas == 0 && !testing.Short() {
 		t.Errorf("%s: nothing was checked: %+v", name, *n)
 	}
 	t.Logf("%s: %+v", name, *n)
@@ -87,7 +87,7 @@ func TestRewindOfEverySubset(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s/%s", name, s), func(t *testing.T) { s.whole(t, moments[i%len(moments)], n) })
 		}
-		n.meant(t, name)
+		n.meant(t, name, true)
 		if n.exact == 0 {
 			t.Errorf("%s: no row was compared with T", name)
 		}
