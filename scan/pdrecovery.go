@@ -61,7 +61,7 @@ func (e *PDEvidence) recovery(p *PD) PDRecovery {
 
 // preview is the command to type next.
 func (e *PDEvidence) preview() string {
-	return fmt.Sprintf("tikv-repair reset --to-ts min-resolved-ts %s--dry-run DIR   (DIR: the data directory of a surviving TiKV store)", pdFlags(e.Dirs))
+	return fmt.Sprintf("tikv-repair drop-peers --failed-stores IDS --to-ts min-resolved-ts %s--dry-run DIR…   (IDS: the stores that are lost; DIR…: the data directories of all that are left)", pdFlags(e.Dirs))
 }
 
 // reserve is what keeps the state from being the last one for sure; empty: nothing does.

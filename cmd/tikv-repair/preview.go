@@ -27,11 +27,14 @@ func previewText(p *repair.Preview, force map[string]bool) string {
 		fmt.Fprintf(&b, "Newest       %s = %s; T is %s it\n", p.NewestCommitTS, p.NewestCommitTime, distance(p.ToTS, p.NewestCommitTS))
 	}
 	if p.SafePoint != nil {
-		at := ""
+		text := p.SafePoint.String()
 		if p.SafePointTime != "" {
-			at = " = " + p.SafePointTime
+			text += " = " + p.SafePointTime
 		}
-		fmt.Fprintf(&b, "Safe point   %s%s, %s\n", *p.SafePoint, at, p.SafePointSource)
+		if p.SafePointSource != "" { // a plan does not carry it
+			text += ", " + p.SafePointSource
+		}
+		fmt.Fprintf(&b, "Safe point   %s\n", text)
 	}
 	if p.VersionsRemoved+p.RawRemoved == 0 {
 		b.WriteString("Lost         nothing: no version is above T\n")
@@ -94,7 +97,10 @@ func waitingText(regions []repair.RegionLine) string {
 			t.add("             …", "", "", "", "--json lists all")
 		}
 	}
-	if n == 0 {
+	switch {
+	case len(regions) == 0: // a plan says elsewhere what becomes of the logs
+		return ""
+	case n == 0:
 		return fmt.Sprintf("Regions      %d; every log is applied to its end\n", len(regions))
 	}
 	return fmt.Sprintf("Regions      %d; %d log entries of %d of them are not applied\n", len(regions), entries, n) + t.String()
