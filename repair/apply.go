@@ -477,7 +477,7 @@ func (a *applier) finish(ctx context.Context, d *Draft) (*ApplyResult, error) {
 		a.res.Rewind.State = StateDone
 	}
 	a.res.Backup, a.res.Saved = a.tx.Backup(), len(a.tx.J.Saved)
-	a.res.Started, a.res.Ended = a.tx.J.Started, a.clock.Add(time.Since(a.start)).UTC().Format(time.RFC3339)
+	a.res.Started, a.res.Ended = toSecond(a.tx.J.Started), a.clock.Add(time.Since(a.start)).UTC().Format(time.RFC3339)
 	a.res.Seconds = time.Since(a.start).Seconds()
 	if a.several() {
 		err = a.tx.FinishFenced(a.res)

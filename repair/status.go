@@ -72,7 +72,7 @@ type planHead struct {
 }
 
 func describeBackup(t *edit.Tx, f *engine.Fence, dir string) *Backup {
-	b := &Backup{PlanID: t.J.PlanID, Verb: t.J.Verb, State: string(t.J.State), Started: t.J.Started, Path: t.Backup(), Operations: []Operation{},
+	b := &Backup{PlanID: t.J.PlanID, Verb: t.J.Verb, State: string(t.J.State), Started: toSecond(t.J.Started), Path: t.Backup(), Operations: []Operation{},
 		SavedFiles: len(t.J.Saved), SavedBytes: t.Bytes(), Fenced: f != nil && f.Ours && f.PlanID == t.J.PlanID}
 	var p planHead
 	if t.Plan(&p) == nil {

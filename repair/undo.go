@@ -3,6 +3,7 @@ package repair
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/base"
@@ -18,6 +19,14 @@ type BackupOptions struct {
 	PlanID string
 	// Confirm is told which repair it is about; false declines. Nil accepts.
 	Confirm func(b *Backup) (bool, error)
+}
+
+// toSecond leaves the fraction out of a time of a journal.
+func toSecond(started string) string {
+	if t, err := time.Parse(time.RFC3339, started); err == nil {
+		return t.UTC().Format(time.RFC3339)
+	}
+	return started
 }
 
 // Undo takes the newest repair of a store back, from wherever it stands, and proves that the store is what it was, by the fingerprint

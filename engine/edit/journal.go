@@ -42,6 +42,9 @@ const StagedSuffix = ".tikv-repair"
 
 const journalFormat = 1
 
+// startedLayout sorts as text. A second holds several repairs when a script runs them, and undo without an id means the last one.
+const startedLayout = "2006-01-02T15:04:05.000000Z07:00"
+
 // Journal is the durable record of one edit, backup/journal.json. It is replaced whole by rename at each change of state.
 //
 // Invariants: paths are relative to the data directory when they lie below it, else absolute. For every Switch with State in
@@ -52,7 +55,7 @@ type Journal struct {
 	PlanID  string `json:"plan_id"`
 	Verb    string `json:"verb"`
 	State   State  `json:"state"`
-	Started string `json:"started"` // RFC 3339
+	Started string `json:"started"` // RFC 3339, in startedLayout: the order of repairs
 	// Dirs are the directories that may hold staged files.
 	Dirs []string `json:"dirs"`
 	// Created are the final names of new files; the staged name has StagedSuffix.

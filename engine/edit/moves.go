@@ -49,7 +49,7 @@ const againDir = "again"
 //	crash after: TiKV refuses to start; a rerun publishes.
 func BeginMoves(fs base.FS, dataDir, planID, verb string, plan any, m Moves, now time.Time) (*Tx, error) {
 	t := &Tx{fs: fs, dir: dataDir, backup: BackupDir(fs, dataDir, planID)}
-	t.J = Journal{Format: journalFormat, PlanID: planID, Verb: verb, State: Begun, Started: now.UTC().Format(time.RFC3339), Unfenced: !m.Fence}
+	t.J = Journal{Format: journalFormat, PlanID: planID, Verb: verb, State: Begun, Started: now.UTC().Format(startedLayout), Unfenced: !m.Fence}
 	if err := mkdirDurable(fs, dataDir, t.backup); err != nil {
 		return nil, err
 	}

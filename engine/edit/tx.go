@@ -38,7 +38,7 @@ func BackupDir(fs base.FS, dataDir, planID string) string {
 //	crash after: TiKV refuses to start; a rerun finds the plan id in the fence and goes on.
 func Begin(fs base.FS, dataDir, planID, verb string, plan any, dirs []string, now time.Time) (*Tx, error) {
 	t := &Tx{fs: fs, dir: dataDir, backup: BackupDir(fs, dataDir, planID)}
-	t.J = Journal{Format: journalFormat, PlanID: planID, Verb: verb, State: Begun, Started: now.UTC().Format(time.RFC3339)}
+	t.J = Journal{Format: journalFormat, PlanID: planID, Verb: verb, State: Begun, Started: now.UTC().Format(startedLayout)}
 	for _, d := range dirs {
 		t.J.Dirs = append(t.J.Dirs, rel(dataDir, d))
 	}
