@@ -164,7 +164,7 @@ func (p *Pass) down() {
 // Join takes the files that were not chosen into the walk, from their first record with a user key >= user on. Keys must ascend from
 // call to call.
 func (p *Pass) Join(user []byte) {
-	if p.joined || p.err != nil {
+	if p.joined || p.err != nil || len(p.far) == 0 {
 		return
 	}
 	p.joined = true
