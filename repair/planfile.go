@@ -37,12 +37,5 @@ func WritePlan(fs base.FS, path string, p *plan.Plan) error {
 	if err != nil {
 		return err
 	}
-	tmp := path + reportSuffix
-	if err := base.WriteFileSync(fs, tmp, b, ""); err != nil {
-		return err
-	}
-	if err := fs.Rename(tmp, path); err != nil {
-		return base.IO("rename", tmp, err)
-	}
-	return base.SyncDir(fs, fs.PathDir(path))
+	return base.ReplaceFile(fs, path, reportSuffix, b, "")
 }

@@ -50,10 +50,7 @@ func WriteReport(fs base.FS, path string, write func(io.Writer) error) (err erro
 	if err != nil {
 		return base.IO("close", tmp, err)
 	}
-	if err := fs.Rename(tmp, path); err != nil {
-		return base.IO("rename", tmp, err)
-	}
-	return base.SyncDir(fs, fs.PathDir(path))
+	return base.RenameSync(fs, tmp, path)
 }
 
 // ReadReport adds the lines of a report file, compressed or not, to in.

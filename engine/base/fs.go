@@ -157,6 +157,35 @@ func SyncDir(fs FS, dir string) error {
 	return IO("close directory", dir, d.Close())
 }
 
+// RenameSync gives a file another name in the same directory and makes that durable.
+func RenameSync(fs FS, from, to string) error {
+	if err := fs.Rename(from, to); err != nil {
+		return IO("rename to", to, err)
+	}
+	return SyncDir(fs, fs.PathDir(to))
+}
+
+// ReplaceFile writes content beside name, as name+suffix, and renames it over name, durably: a reader finds the old content or the
+// new, never a part. It gets the attributes of like (none when empty).
+func ReplaceFile(fs FS, name, suffix string, content []byte, like string) error {
+	if err := WriteFileSync(fs, name+suffix, content, like); err != nil {
+		return err
+	}
+	return RenameSync(fs, name+suffix, name)
+}
+
+// ReadFullAt fills b from off. A file that ends before is an error: the caller knows its size, so it is being changed.
+func ReadFullAt(f io.ReaderAt, name string, b []byte, off int64) error {
+	n, err := f.ReadAt(b, off)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return IO("read", name, err)
+}
+
 // Exists tells whether name is there; any error but "not there" is returned.
 func Exists(fs FS, name string) (bool, error) {
 	_, err := fs.Stat(name)

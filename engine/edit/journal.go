@@ -104,19 +104,7 @@ func writeJSON(fs base.FS, path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	return replaceFile(fs, path, append(b, '\n'), "")
-}
-
-// replaceFile writes content beside path and renames it over path: a reader finds the old content or the new, never a part.
-func replaceFile(fs base.FS, path string, content []byte, like string) error {
-	tmp := path + ".tmp"
-	if err := base.WriteFileSync(fs, tmp, content, like); err != nil {
-		return err
-	}
-	if err := fs.Rename(tmp, path); err != nil {
-		return base.IO("rename to", path, err)
-	}
-	return base.SyncDir(fs, fs.PathDir(path))
+	return base.ReplaceFile(fs, path, ".tmp", append(b, '\n'), "")
 }
 
 func readJSON(fs base.FS, path string, v any) error {

@@ -9,8 +9,6 @@ import (
 	"io"
 	"strings"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/tikv-repair/tikv-repair/engine/base"
 )
 
@@ -196,10 +194,10 @@ func (t *Tx) sameTail(path string, c Cut) (bool, error) {
 	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
 	for off := c.New; off < c.Old; off += int64(len(x)) {
 		n := min(int64(len(x)), c.Old-off)
-		if err := readFull(a, path, x[:n], off); err != nil {
+		if err := base.ReadFullAt(a, path, x[:n], off); err != nil {
 			return false, err
 		}
-		if err := readFull(b, tail, y[:n], off-c.New); err != nil {
+		if err := base.ReadFullAt(b, tail, y[:n], off-c.New); err != nil {
 			return false, err
 		}
 		if !bytes.Equal(x[:n], y[:n]) {
@@ -207,17 +205,6 @@ func (t *Tx) sameTail(path string, c Cut) (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-func readFull(f vfs.File, path string, b []byte, off int64) error {
-	n, err := f.ReadAt(b, off)
-	if n == len(b) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return base.IO("read", path, err)
 }
 
 // checkLogs compares the new log files with the journal, and looks whether an engine has begun the next one.
@@ -343,10 +330,7 @@ func (t *Tx) restoreLogs() error {
 		if err := t.copyFile(abs(t.fs, t.dir, t.saved(l.Path).Backup), p+StagedSuffix); err != nil {
 			return err
 		}
-		if err := t.fs.Rename(p+StagedSuffix, p); err != nil {
-			return base.IO("rename to", p, err)
-		}
-		if err := base.SyncDir(t.fs, t.fs.PathDir(p)); err != nil {
+		if err := base.RenameSync(t.fs, p+StagedSuffix, p); err != nil {
 			return err
 		}
 	}
@@ -391,7 +375,7 @@ func (t *Tx) writeTail(path string, c Cut) error {
 	b := make([]byte, 64<<10)
 	for off := c.New; off < c.Old && err == nil; off += int64(len(b)) {
 		n := min(int64(len(b)), c.Old-off)
-		if err = readFull(in, tail, b[:n], off-c.New); err == nil {
+		if err = base.ReadFullAt(in, tail, b[:n], off-c.New); err == nil {
 			_, err = out.WriteAt(b[:n], off)
 		}
 	}

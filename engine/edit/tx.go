@@ -336,11 +336,8 @@ func (t *Tx) Publish() error {
 			}
 			continue
 		}
-		if err := t.fs.Rename(p+StagedSuffix, p); err != nil {
-			return base.IO("rename to", p, err)
-		}
 		// Durable before the next one: of two databases the second must never be the only new one.
-		if err := base.SyncDir(t.fs, t.fs.PathDir(p)); err != nil {
+		if err := base.RenameSync(t.fs, p+StagedSuffix, p); err != nil {
 			return err
 		}
 	}

@@ -79,13 +79,7 @@ func (t *Tx) Undo(prove func() error) error {
 			}
 			continue
 		}
-		if err := base.WriteFileSync(t.fs, p+StagedSuffix, []byte(s.Old), p); err != nil {
-			return err
-		}
-		if err := t.fs.Rename(p+StagedSuffix, p); err != nil {
-			return base.IO("rename to", p, err)
-		}
-		if err := base.SyncDir(t.fs, t.fs.PathDir(p)); err != nil {
+		if err := base.ReplaceFile(t.fs, p, StagedSuffix, []byte(s.Old), p); err != nil {
 			return err
 		}
 	}
@@ -177,7 +171,7 @@ func (t *Tx) RemoveOwnFenceIfAny() error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(t.fs, t.fs.PathJoin(t.dir, engine.PanicMark), raw, old)
+	return base.ReplaceFile(t.fs, t.fs.PathJoin(t.dir, engine.PanicMark), ".tmp", raw, old)
 }
 
 // giveBack restores a saved file when something has removed it from its place.

@@ -145,7 +145,7 @@ func refuseEncrypted(fs base.FS, dir string, l *listing) error {
 			if err != nil {
 				return base.IO("open", lf.path, err)
 			}
-			err = readAt(f, lf.path, head, 0)
+			err = base.ReadFullAt(f, lf.path, head, 0)
 			f.Close()
 			if err != nil {
 				return err
@@ -223,7 +223,7 @@ func (e *Engine) tailOf(lf *logFile, off int64) (Tail, error) {
 	}
 	defer f.Close()
 	b := make([]byte, min(lf.size-off, 64<<10))
-	if err := readAt(f, lf.path, b, off); err != nil {
+	if err := base.ReadFullAt(f, lf.path, b, off); err != nil {
 		return "", err
 	}
 	if len(bytes.TrimLeft(b, "\x00")) == 0 {

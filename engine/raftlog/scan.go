@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-	"io"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -36,7 +35,7 @@ func (w *window) get(off int64, n int) ([]byte, error) {
 		}
 		want := int(min(int64(len(w.buf)), w.size-off))
 		w.n = 0
-		if err := readAt(w.f, w.path, w.buf[:want], off); err != nil {
+		if err := base.ReadFullAt(w.f, w.path, w.buf[:want], off); err != nil {
 			return nil, err
 		}
 		w.at, w.n = off, want
@@ -58,17 +57,6 @@ func (w *window) checksum(off, n int64) (uint32, error) {
 		n -= int64(len(b))
 	}
 	return h.Sum32(), nil
-}
-
-func readAt(f vfs.File, path string, b []byte, off int64) error {
-	n, err := f.ReadAt(b, off)
-	if n == len(b) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return base.IO("read", path, err)
 }
 
 // batch is one decoded log batch.
@@ -130,7 +118,7 @@ func readBatch(w *window, off int64, sig uint32, b *batch) error {
 			return err
 		}
 		copy(b.section, v)
-	} else if err := readAt(w.f, w.path, b.section, start); err != nil {
+	} else if err := base.ReadFullAt(w.f, w.path, b.section, start); err != nil {
 		return err
 	}
 	if b.items, err = decodeItems(b.items, b.section); err != nil {
@@ -294,5 +282,5 @@ func readBlock(w *window, ref block) ([]byte, error) {
 		}
 	}
 	raw := make([]byte, ref.len)
-	return raw, readAt(w.f, w.path, raw, ref.off)
+	return raw, base.ReadFullAt(w.f, w.path, raw, ref.off)
 }
