@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -15,6 +16,24 @@ func (a *app) printJSON(v any) error {
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return base.IO("write", "the output", e.Encode(v))
+}
+
+// jsonEach prints the elements of a JSON array one at a time, because all of them may not fit in memory. open stands before the first
+// one: the bracket, and what encloses the array.
+func jsonEach[T any](out *bufio.Writer, open string) func(*T) error {
+	sep := open
+	return func(e *T) error {
+		b, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		if _, err := out.WriteString(sep); err != nil {
+			return err
+		}
+		sep = ",\n"
+		_, err = out.Write(b)
+		return err
+	}
 }
 
 // table aligns rows of cells in columns.

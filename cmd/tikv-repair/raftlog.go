@@ -79,7 +79,7 @@ func (a *app) raftLog(cmd *cobra.Command, dir string, o *raftLogOptions) error {
 	show := func(e *scan.LogEntry) error { return entryText(out, e) }
 	switch {
 	case a.c.json:
-		show = entriesJSON(out)
+		show = jsonEach[scan.LogEntry](out, "{\"entries\":[\n")
 	case o.format == "jsonl":
 		show = func(e *scan.LogEntry) error {
 			b, err := json.Marshal(e)
@@ -131,23 +131,6 @@ func (a *app) raftLogEnd(out *bufio.Writer, res *scan.RaftLogResult, format stri
 		}
 	}
 	return base.IO("write", "the output", out.Flush())
-}
-
-// entriesJSON prints the head of the document and its entries, one at a time.
-func entriesJSON(out *bufio.Writer) func(*scan.LogEntry) error {
-	sep := "{\"entries\":[\n"
-	return func(e *scan.LogEntry) error {
-		b, err := json.Marshal(e)
-		if err != nil {
-			return err
-		}
-		if _, err := out.WriteString(sep); err != nil {
-			return err
-		}
-		sep = ",\n"
-		_, err = out.Write(b)
-		return err
-	}
 }
 
 func entryText(out io.Writer, e *scan.LogEntry) error {

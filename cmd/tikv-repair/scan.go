@@ -80,7 +80,7 @@ func (a *app) scan(cmd *cobra.Command, dir string, o *rawScanFlags) error {
 		return err
 	}
 	if a.c.json {
-		show = recordsJSON(out)
+		show = jsonEach[scan.RawRecord](out, "[\n")
 	}
 	n, bad := 0, 0
 	err = s.RawScan(cmd.Context(), o.RawScanOptions, func(r *scan.RawRecord) error {
@@ -111,23 +111,6 @@ func (a *app) scan(cmd *cobra.Command, dir string, o *rawScanFlags) error {
 		return &base.Error{Class: base.ErrCorrupt, Op: "scan", Path: dir, Offset: -1, CF: o.CF, Reason: fmt.Sprintf("%d of %d records do not decode", bad, n)}
 	}
 	return nil
-}
-
-// recordsJSON prints a JSON array one element at a time: a column family does not fit in memory.
-func recordsJSON(out *bufio.Writer) func(*scan.RawRecord) error {
-	sep := "[\n"
-	return func(r *scan.RawRecord) error {
-		b, err := json.Marshal(r)
-		if err != nil {
-			return err
-		}
-		if _, err := out.WriteString(sep); err != nil {
-			return err
-		}
-		sep = ",\n"
-		_, err = out.Write(b)
-		return err
-	}
 }
 
 // recordText is one line: the key, what it is, the record, where it lies.
