@@ -40,7 +40,7 @@ func (h *hand) openSources() (closeAll func(), err error) {
 		case s.Fenced():
 			return closeAll, usage(dir, "a repair of it is not finished", "tikv-repair status "+dir)
 		}
-		h.problems = append(h.problems, raftLogProblems(s)...)
+		h.problems = append(h.problems, s.RaftLogDamage(s.Ident.StoreID)...)
 		for _, p := range s.DB.Log.Problems {
 			h.problems = append(h.problems, &plan.WALDamage{Store: s.Ident.StoreID, Path: p.Path, Offset: p.Offset, Reason: p.Reason})
 		}

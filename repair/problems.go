@@ -42,7 +42,7 @@ func storeProblems(s *scan.Store, o RewindOptions) ([]plan.Problem, error) {
 		ps = append(ps, &plan.Unsupported{Store: s.Ident.StoreID, Feature: "directory outside the data directory",
 			Reason: d + " is named by the configuration of another place and may belong to another store; name it with --wal-dir, --raft-dir, --raft-wal-dir or --titan-dir"})
 	}
-	ps = append(ps, raftLogProblems(s)...)
+	ps = append(ps, s.RaftLogDamage(s.Ident.StoreID)...)
 	for _, p := range s.DB.Log.Problems {
 		ps = append(ps, &plan.WALDamage{Store: s.Ident.StoreID, Path: p.Path, Offset: p.Offset, Reason: p.Reason})
 	}
@@ -73,34 +73,6 @@ func droppedTails(s *scan.Store) []string {
 		}
 	}
 	return out
-}
-
-// raftLogProblems are the parts of raft-engine's files that TiKV would drop in silence.
-func raftLogProblems(s *scan.Store) []plan.Problem {
-	if s.RaftReport == nil {
-		return nil
-	}
-	var ps []plan.Problem
-	add := func(path, reason string) {
-		ps = append(ps, &plan.RaftLogDamage{Store: s.Ident.StoreID, Path: path, Reason: reason})
-	}
-	for _, f := range s.RaftReport.Files {
-		switch {
-		case f.Skipped:
-			add(f.Path, f.SkippedWhat())
-		case f.BadHeader != "":
-			add(f.Path, "its header does not decode ("+f.BadHeader+"); TiKV empties the file")
-		case f.Torn:
-			add(f.Path, "the entries of its last batch are damaged; TiKV drops the batch")
-		}
-	}
-	for _, path := range s.RaftReport.Ignored {
-		add(path, "a gap in the file numbers cuts it off")
-	}
-	if n := s.RaftReport.DroppedAtomic; n > 0 {
-		add(s.RaftReport.Dir, fmt.Sprintf("%d atomic groups of the rewrite queue never ended", n))
-	}
-	return ps
 }
 
 // rawProblem looks for data without versions: raw entries of API V1, with or without TTL, cannot be rewound, and a store that holds

@@ -98,7 +98,7 @@ func planRegions(s *scan.Store, t mvcc.TS, want TailStrategy) ([]regionPlan, []p
 func planRegion(s *scan.Store, r scan.Region, t mvcc.TS) (regionPlan, []plan.Problem, error) {
 	rp := regionPlan{region: r, shared: !onlyPeerHere(s, r)}
 	var err error
-	if rp.raft, err = raftStateOf(s, r.ID); err != nil {
+	if rp.raft, err = s.RaftStateOf(r.ID); err != nil {
 		return rp, nil, err
 	}
 	rp.derived = raftstate.Derive(rp.raft, r.Apply)

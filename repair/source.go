@@ -63,7 +63,7 @@ func (o storeSource) Log(region uint64) (SourceLog, string, error) {
 	if st := r.State.State; !r.Live() || st != raftstate.Normal && st != raftstate.Merging {
 		return SourceLog{}, "its replica there is " + st.String(), nil
 	}
-	raft, err := raftStateOf(o.s, region)
+	raft, err := o.s.RaftStateOf(region)
 	if err != nil || raft == nil {
 		return SourceLog{}, "its replica there has no raft state", err
 	}
@@ -79,19 +79,6 @@ func (o storeSource) Entries(region, from, to uint64, fn func(raftstate.Entry) e
 func (o storeSource) ImportFile(uuid []byte) (base.FS, string, string) {
 	path, absent := importFile(o.s, uuid)
 	return o.s.FS, path, absent
-}
-
-// raftStateOf reads the raft state of a region; nil without one.
-func raftStateOf(s *scan.Store, region uint64) (*raftstate.RaftLocalState, error) {
-	raw, ok, err := s.Raft.RaftState(region)
-	if err != nil || !ok {
-		return nil, err
-	}
-	st, err := raftstate.ParseRaftLocalState(raw)
-	if err != nil {
-		return nil, &base.Error{Class: base.ErrCorrupt, Op: "read raft state", Path: s.Layout.RaftDir, Offset: -1, Region: region, Err: err}
-	}
-	return &st, nil
 }
 
 // committedPoints are the entries that the records of one replica prove to be committed: what it has applied, its hard state's commit,

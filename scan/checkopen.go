@@ -72,14 +72,29 @@ func (c *checker) wal(db *rocks.DB) {
 	}
 }
 
-// raftFiles reports the parts of raft-engine's files that TiKV drops without a word when it opens them.
+// raftFiles reports what raft-engine's files hold and TiKV would not read.
 func (c *checker) raftFiles() {
-	rep := c.s.RaftReport
-	if rep == nil {
+	for _, p := range c.s.RaftLogDamage(c.store()) {
+		c.add(p)
+	}
+	if c.s.RaftReport == nil {
 		return
 	}
+	for _, path := range c.s.RaftReport.Odd {
+		c.fail("raft store", &base.Error{Class: base.ErrUnsupported, Op: "list", Path: path, Offset: -1,
+			Reason: "the name of this file is not UTF-8: TiKV panics when it lists the directory", Next: "rename or move the file"})
+	}
+}
+
+// RaftLogDamage lists the parts of raft-engine's files that TiKV drops without a word when it opens them; store is the id to name.
+func (s *Store) RaftLogDamage(store uint64) []plan.Problem {
+	rep := s.RaftReport
+	if rep == nil {
+		return nil
+	}
+	var ps []plan.Problem
 	add := func(path, reason string) {
-		c.add(&plan.RaftLogDamage{Store: c.store(), Path: path, Reason: reason})
+		ps = append(ps, &plan.RaftLogDamage{Store: store, Path: path, Reason: reason})
 	}
 	for _, f := range rep.Files {
 		switch {
@@ -91,16 +106,13 @@ func (c *checker) raftFiles() {
 			add(f.Path, "the entries of its last batch are damaged; TiKV drops the batch")
 		}
 	}
-	for _, path := range rep.Odd {
-		c.fail("raft store", &base.Error{Class: base.ErrUnsupported, Op: "list", Path: path, Offset: -1,
-			Reason: "the name of this file is not UTF-8: TiKV panics when it lists the directory", Next: "rename or move the file"})
-	}
 	for _, path := range rep.Ignored {
 		add(path, "a gap in the file numbers cuts it off")
 	}
 	if n := rep.DroppedAtomic; n > 0 {
 		add(rep.Dir, fmt.Sprintf("%d atomic groups of the rewrite queue never ended", n))
 	}
+	return ps
 }
 
 // identity reads the record that says which store this is.
