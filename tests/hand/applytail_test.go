@@ -230,7 +230,7 @@ func TestApplyTailStops(t *testing.T) {
 		if err != nil || res.State != repair.StateUnchanged || !slices.Equal(problems(res), []string{"tail-stops"}) || !strings.Contains(res.Problems[0].What, what) {
 			t.Errorf("%s: %+v, %v", what, res, err)
 		}
-		sameTree(t, what, tree(t, mem, dataDir), before)
+		fixtures.SameTree(t, what, tree(t, mem, dataDir), before)
 	}
 }
 

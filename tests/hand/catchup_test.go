@@ -195,7 +195,7 @@ func TestCatchingUpIsKept(t *testing.T) {
 		if res == nil || !slices.Equal(problems(res), []string{k.problem}) || k.refused != errors.Is(err, base.ErrProblems) || !k.refused && (err != nil || res.State != repair.StateUnchanged) {
 			t.Errorf("%s: %+v, %v", k.name, res, err)
 		}
-		sameTree(t, k.name, tree(t, c.mem, lags), before)
+		fixtures.SameTree(t, k.name, tree(t, c.mem, lags), before)
 		if k.problem == "not-committed" {
 			do(t, c.mem, lags, repair.ApplyTail, args, "not-committed")
 			s := open(t, c.mem, lags)
@@ -313,14 +313,14 @@ func TestInterruptedCatchingUpGoesOn(t *testing.T) {
 					delete(got, k)
 				}
 			}
-			sameTree(t, fmt.Sprintf("EIO from write %d on, then undo", n), got, before)
+			fixtures.SameTree(t, fmt.Sprintf("EIO from write %d on, then undo", n), got, before)
 			continue
 		}
 		must(t, run(memFS(mem)))
 		got := tree(t, mem, lags)
 		delete(got, lags+"/panic_mark_file.tmp")
 		delete(got, lags+"/panic_mark_file.tikv-repair.tmp")
-		sameTree(t, fmt.Sprintf("EIO from write %d on, then again", n), got, want)
+		fixtures.SameTree(t, fmt.Sprintf("EIO from write %d on, then again", n), got, want)
 		if t.Failed() {
 			return
 		}

@@ -262,7 +262,7 @@ func TestCutTailIsRefused(t *testing.T) {
 					t.Errorf("%s%s region %d: %+v", name, dir, id, l)
 				}
 			}
-			sameTree(t, name+dir, tree(t, mem, dir), b.tree)
+			fixtures.SameTree(t, name+dir, tree(t, mem, dir), b.tree)
 		}
 	}
 	t.Logf("problems: %v", asked)

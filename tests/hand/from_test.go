@@ -113,7 +113,7 @@ func TestApplyTailFromAnotherStore(t *testing.T) {
 				}
 				s.Close()
 				o.Close()
-				sameTree(t, what+", the source", tree(t, mem, other), untouched)
+				fixtures.SameTree(t, what+", the source", tree(t, mem, other), untouched)
 				if res.State == repair.StateDone {
 					if lagging == dirs[0] {
 						b.judged(t, mem)
@@ -273,7 +273,7 @@ func TestApplyTailFromValidates(t *testing.T) {
 	if !errors.Is(err, base.ErrUsage) {
 		t.Error(err)
 	}
-	sameTree(t, "refused", tree(t, mem, "/store0"), before)
+	fixtures.SameTree(t, "refused", tree(t, mem, "/store0"), before)
 }
 
 // Real RocksDB of the three lines opens what a replica has become and agrees on every key.

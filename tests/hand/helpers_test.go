@@ -3,7 +3,6 @@ package hand_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/edit"
@@ -82,7 +80,7 @@ func nothingToDo(t testing.TB, fs vfs.FS, dir string, verb repair.HandVerb, args
 	if err != nil || res.State != repair.StateUnchanged {
 		t.Errorf("%s %s a second time: %+v, %v", verb, dir, res, err)
 	}
-	sameTree(t, fmt.Sprintf("%s %s a second time", verb, dir), tree(t, fs, dir), before)
+	fixtures.SameTree(t, fmt.Sprintf("%s %s a second time", verb, dir), tree(t, fs, dir), before)
 }
 
 // refused wants an edit to be refused for one problem, and to write nothing.
@@ -93,7 +91,7 @@ func refused(t testing.TB, fs vfs.FS, dir, problem string, verb repair.HandVerb,
 	if !errors.Is(err, base.ErrProblems) || base.Next(err) == "" || res == nil || res.State != repair.StateRefused || !slices.Contains(problems(res), problem) {
 		t.Errorf("%s %s %+v: %+v, %v; want %s", verb, dir, args, res, err, problem)
 	}
-	sameTree(t, fmt.Sprintf("%s %s, refused", verb, dir), tree(t, fs, dir), before)
+	fixtures.SameTree(t, fmt.Sprintf("%s %s, refused", verb, dir), tree(t, fs, dir), before)
 }
 
 func problems(res *repair.HandResult) []string {
@@ -114,43 +112,13 @@ func undo(t testing.TB, fs vfs.FS, dir string, want map[string]string) {
 	if b.State != string(edit.Undone) || b.Fenced {
 		t.Errorf("undo %s: %+v", dir, b)
 	}
-	sameTree(t, "undo "+dir, tree(t, fs, dir), want)
+	fixtures.SameTree(t, "undo "+dir, tree(t, fs, dir), want)
 }
 
 // tree is every path below a directory with a digest of its content, but our backups.
 func tree(t testing.TB, fs vfs.FS, dir string) map[string]string {
 	t.Helper()
-	out := map[string]string{}
-	var walk func(string)
-	walk = func(d string) {
-		names, err := fs.List(d)
-		must(t, err)
-		for _, n := range names {
-			p := fs.PathJoin(d, n)
-			st, err := fs.Stat(p)
-			must(t, err)
-			if st.IsDir() {
-				if d == dir && n == edit.BackupRoot {
-					continue
-				}
-				out[p] = "directory"
-				walk(p)
-				continue
-			}
-			b, err := base.ReadFile(base.NewMem(fs), p)
-			must(t, err)
-			out[p] = fmt.Sprintf("%d bytes %X", len(b), sha256.Sum256(b))
-		}
-	}
-	walk(dir)
-	return out
-}
-
-func sameTree(t testing.TB, what string, got, want map[string]string) {
-	t.Helper()
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("%s (-want +got):\n%.1500s", what, d)
-	}
+	return fixtures.Tree(t, fs, dir, edit.BackupRoot)
 }
 
 // content is what a reader finds under each key of each column family.

@@ -16,6 +16,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/raftstate"
 	"github.com/tikv-repair/tikv-repair/repair"
 	"github.com/tikv-repair/tikv-repair/scan"
+	"github.com/tikv-repair/tikv-repair/tests/fixtures"
 )
 
 // failing gives every writing operation from the n-th on an error, counted from 1; 0 counts only.
@@ -83,7 +84,7 @@ func TestInterruptedEditGoesOn(t *testing.T) {
 				}
 				if _, err := run(memFS(mem), c.args, now); err != nil { // forces are in the plan
 					t.Errorf("%s, EIO from write %d on, then again: %v", c.verb, n, err)
-					sameTree(t, "refused", tree(t, mem, dir), broken)
+					fixtures.SameTree(t, "refused", tree(t, mem, dir), broken)
 				}
 			} else {
 				if _, err := run(memFS(mem), c.args, now, c.force...); err != nil {
@@ -93,7 +94,7 @@ func TestInterruptedEditGoesOn(t *testing.T) {
 			got := tree(t, mem, dir)
 			delete(got, dir+"/panic_mark_file.tmp")
 			delete(got, dir+"/panic_mark_file.tikv-repair.tmp")
-			sameTree(t, string(c.verb)+" after an interruption", got, want)
+			fixtures.SameTree(t, string(c.verb)+" after an interruption", got, want)
 			if t.Failed() {
 				return
 			}

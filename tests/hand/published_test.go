@@ -16,6 +16,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/raftlog"
 	"github.com/tikv-repair/tikv-repair/repair"
 	"github.com/tikv-repair/tikv-repair/scan"
+	"github.com/tikv-repair/tikv-repair/tests/fixtures"
 )
 
 // journalOf is the journal of the edit whose fence is up; nil without one.
@@ -116,7 +117,7 @@ func TestRerunProvesWhatIsPublished(t *testing.T) {
 				if !errors.Is(err, d.class) || !strings.Contains(err.Error(), d.words) {
 					t.Errorf("%s: %v; next: %s", what, err, base.Next(err))
 				}
-				sameTree(t, what, tree(t, mem, c.dir), before)
+				fixtures.SameTree(t, what, tree(t, mem, c.dir), before)
 			}
 			if res, err := run(memFS(published)); err != nil || res.State != repair.StateDone {
 				t.Errorf("without any damage: %+v %v", res, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/raftstate"
 	"github.com/tikv-repair/tikv-repair/repair"
 	"github.com/tikv-repair/tikv-repair/scan"
+	"github.com/tikv-repair/tikv-repair/tests/fixtures"
 	oracle "github.com/tikv-repair/tikv-repair/tests/oracle/rocksdb"
 )
 
@@ -267,7 +268,7 @@ func TestSetPeersValidates(t *testing.T) {
 			t.Errorf("%s of no region: %v", verb, err)
 		}
 	}
-	sameTree(t, "set-peers, not valid", tree(t, mem, dir), before)
+	fixtures.SameTree(t, "set-peers, not valid", tree(t, mem, dir), before)
 }
 
 // Fields that this tool does not know stay where they are: in the record, in the region, and in a peer that is listed again.

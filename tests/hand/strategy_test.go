@@ -161,7 +161,7 @@ func TestTailStrategies(t *testing.T) {
 					if !errors.Is(err, base.ErrProblems) || res.State != repair.StateRefused || !strings.Contains(err.Error(), c.problem) || base.Next(err) == "" {
 						t.Fatalf("%+v, %v", res, err)
 					}
-					sameTree(t, "refused", tree(t, mem, dataDir), untouched)
+					fixtures.SameTree(t, "refused", tree(t, mem, dataDir), untouched)
 					res, err = r.run(t, memFS(mem), c.problem)
 				}
 				if c.problem == "tail-strategy" {
@@ -287,11 +287,11 @@ func TestInterruptedRewindWithDroppedTail(t *testing.T) {
 				if _, err := repair.Undo(memFS(back), dataDir, repair.BackupOptions{}); err != nil {
 					t.Errorf("%s, EIO from write %d on, then undo: %v", name, n, err)
 				}
-				sameTree(t, fmt.Sprintf("%s, EIO from write %d on, then undo", name, n), withoutTemporary(tree(t, back, dataDir)), untouched)
+				fixtures.SameTree(t, fmt.Sprintf("%s, EIO from write %d on, then undo", name, n), withoutTemporary(tree(t, back, dataDir)), untouched)
 			}
 			_, err := r.run(t, memFS(mem))
 			must(t, err)
-			sameTree(t, fmt.Sprintf("%s, EIO from write %d on, then again", name, n), withoutTemporary(tree(t, mem, dataDir)), want)
+			fixtures.SameTree(t, fmt.Sprintf("%s, EIO from write %d on, then again", name, n), withoutTemporary(tree(t, mem, dataDir)), want)
 		}
 		t.Logf("%s: %d writes", name, writes.Load())
 	}

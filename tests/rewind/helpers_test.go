@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -187,43 +186,7 @@ func differ(got, want content) string {
 // tree is every path below a directory with a digest of its content, but our backups.
 func tree(t testing.TB, fs vfs.FS, dir string) map[string]string {
 	t.Helper()
-	out := map[string]string{}
-	var walk func(string)
-	walk = func(d string) {
-		names, err := fs.List(d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, n := range names {
-			p := fs.PathJoin(d, n)
-			st, err := fs.Stat(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if st.IsDir() {
-				if d == dir && n == edit.BackupRoot {
-					continue
-				}
-				out[p] = "directory"
-				walk(p)
-				continue
-			}
-			b, err := base.ReadFile(base.NewMem(fs), p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out[p] = fmt.Sprintf("%d bytes %X", len(b), sha256.Sum256(b))
-		}
-	}
-	walk(dir)
-	return out
-}
-
-func sameTree(t testing.TB, what string, got, want map[string]string) {
-	t.Helper()
-	if d := gocmp.Diff(want, got); d != "" {
-		t.Errorf("%s (-want +got):\n%.1500s", what, d)
-	}
+	return fixtures.Tree(t, fs, dir, edit.BackupRoot)
 }
 
 // readOnly lets nothing be written, and tells what tried to.
@@ -259,24 +222,8 @@ func historyOf(t testing.TB, name string) history {
 	return history{commits: fixtures.History(t, name), facts: fixtures.Facts(t, name)}
 }
 
-// rowsAt is what a client reads at ts, as fixtures.RowsAt.
-func (h history) rowsAt(ts mvcc.TS) []byte {
-	rows := map[string][]byte{}
-	for _, c := range h.commits {
-		switch {
-		case mvcc.TS(c.CommitTS) > ts:
-		case c.Delete:
-			delete(rows, string(c.Key))
-		default:
-			rows[string(c.Key)] = c.Value
-		}
-	}
-	var b bytes.Buffer
-	for _, k := range slices.Sorted(maps.Keys(rows)) {
-		fmt.Fprintf(&b, "%X\t%X\n", k, rows[k])
-	}
-	return b.Bytes()
-}
+// rowsAt is what a client reads at ts.
+func (h history) rowsAt(ts mvcc.TS) []byte { return fixtures.RowsOf(h.commits, uint64(ts)) }
 
 // around picks n moments at the commits of the history and one tick before and after them.
 func (h history) around(rng *rand.Rand, n int) []mvcc.TS {

@@ -87,7 +87,7 @@ func TestRawV2(t *testing.T) {
 		if _, err := repair.Undo(fs, dataDir, repair.BackupOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		sameTree(t, "after undo", tree(t, mem, dataDir), was)
+		fixtures.SameTree(t, "after undo", tree(t, mem, dataDir), was)
 	}
 }
 
@@ -165,7 +165,7 @@ func TestForeignPanicMark(t *testing.T) {
 		if _, err := repair.Undo(fs, dataDir, repair.BackupOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		sameTree(t, "after undo, mark "+strconv.Quote(text), tree(t, mem, dataDir), was)
+		fixtures.SameTree(t, "after undo, mark "+strconv.Quote(text), tree(t, mem, dataDir), was)
 		if _, err := repair.Discard(fs, dataDir, repair.BackupOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -192,7 +192,7 @@ func TestUndoOneByOne(t *testing.T) {
 		if _, err := repair.Undo(fs, dataDir, repair.BackupOptions{PlanID: res1.PlanID}); !errors.Is(err, base.ErrPlanMismatch) {
 			t.Errorf("%s: undo of the older plan: %v", name, err)
 		}
-		sameTree(t, name+": after the refused undo", tree(t, mem, dataDir), third)
+		fixtures.SameTree(t, name+": after the refused undo", tree(t, mem, dataDir), third)
 		for _, step := range []struct {
 			plan string
 			want map[string]string
@@ -200,7 +200,7 @@ func TestUndoOneByOne(t *testing.T) {
 			if _, err := repair.Undo(fs, dataDir, repair.BackupOptions{PlanID: step.plan}); err != nil {
 				t.Fatalf("%s: undo of %s: %v", name, step.plan, err)
 			}
-			sameTree(t, name+": after undo", tree(t, mem, dataDir), step.want)
+			fixtures.SameTree(t, name+": after undo", tree(t, mem, dataDir), step.want)
 		}
 	}
 }

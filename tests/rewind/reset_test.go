@@ -132,7 +132,7 @@ func (b *before) oneMoment(t *testing.T, ts mvcc.TS) {
 	if _, err := repair.Undo(fs, dataDir, repair.BackupOptions{}); err != nil {
 		t.Fatalf("undo: %v", err)
 	}
-	sameTree(t, "files after undo", tree(t, mem, dataDir), b.tree)
+	fixtures.SameTree(t, "files after undo", tree(t, mem, dataDir), b.tree)
 	s = open(t, fs, dataDir)
 	if d := differ(contentOf(t, s), b.content); d != "" {
 		t.Errorf("content after undo:\n%s", d)

@@ -154,10 +154,10 @@ func TestOnDisk(t *testing.T) {
 		if res := reset(t, fs, dir, o); res.State != repair.StateUnchanged {
 			t.Errorf("%+v", res)
 		}
-		sameTree(t, name+": after the second reset", stamp(), after)
+		fixtures.SameTree(t, name+": after the second reset", stamp(), after)
 		if _, err := repair.Undo(fs, dir, repair.BackupOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		sameTree(t, name+": after undo", tree(t, fs, dir), was)
+		fixtures.SameTree(t, name+": after undo", tree(t, fs, dir), was)
 	}
 }
