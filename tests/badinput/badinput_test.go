@@ -395,6 +395,13 @@ func TestDamage(t *testing.T) {
 			l.tails[o.walk] = true
 		}
 	}
+	// Nine tenths of last_tikv.toml say nothing about where the data is. Reading them four times in each of 30,000 trials would be a
+	// quarter of the time, so that the damage of other files is tried without them.
+	toml := path.Join(dataDir, "last_tikv.toml")
+	short := shortConfig(l.files[toml])
+	if o := l.try(map[string][]byte{toml: short}); o != l.good {
+		t.Fatalf("with the short configuration: %+v", o)
+	}
 	var jobs []job
 	for _, f := range files {
 		b, ok := l.files[path.Join(dataDir, f.name)]
@@ -413,21 +420,46 @@ func TestDamage(t *testing.T) {
 	parallel(jobs, func(j job) {
 		p := path.Join(dataDir, j.name)
 		b := l.files[p]
+		damage := map[string][]byte{toml: short}
 		switch {
 		case j.at < 0:
-			l.trial(j.name+" is missing", j.name+" missing:", map[string][]byte{p: nil}, j.tail)
+			damage[p] = nil
+			l.trial(j.name+" is missing", j.name+" missing:", damage, j.tail)
 		case j.flip == 0:
-			l.trial(fmt.Sprintf("%s cut to %d of %d bytes", j.name, j.at, len(b)), j.name+" cut:", map[string][]byte{p: b[:j.at:j.at]}, j.tail)
+			damage[p] = b[:j.at:j.at]
+			l.trial(fmt.Sprintf("%s cut to %d of %d bytes", j.name, j.at, len(b)), j.name+" cut:", damage, j.tail)
 		default:
-			c := bytes.Clone(b)
-			c[j.at] ^= j.flip
-			l.trial(fmt.Sprintf("%s, byte %d of %d ^ %02x", j.name, j.at, len(b), j.flip), j.name+" flipped:", map[string][]byte{p: c}, false)
+			damage[p] = bytes.Clone(b)
+			damage[p][j.at] ^= j.flip
+			l.trial(fmt.Sprintf("%s, byte %d of %d ^ %02x", j.name, j.at, len(b), j.flip), j.name+" flipped:", damage, false)
 		}
 	})
 	for _, k := range slices.Sorted(maps.Keys(l.counts)) {
 		t.Logf("%-55s %d", k, l.counts[k])
 	}
 	t.Logf("%d trials, %.1f s", l.trials.Load(), time.Since(began).Seconds())
+}
+
+// shortConfig keeps the parts of a TiKV configuration that say where the data is.
+func shortConfig(b []byte) []byte {
+	var out []byte
+	table := ""
+	for line := range bytes.Lines(b) {
+		if name, ok := bytes.CutPrefix(line, []byte("[")); ok {
+			table = string(bytes.TrimRight(name, "]\n"))
+		}
+		switch table {
+		case "", "storage", "rocksdb", "rocksdb.titan", "raftdb", "raft-engine", "security":
+		case "raftstore":
+			if !bytes.HasPrefix(line, []byte("[")) && !bytes.HasPrefix(line, []byte("raftdb-path")) {
+				continue
+			}
+		default:
+			continue
+		}
+		out = append(out, line...)
+	}
+	return out
 }
 
 // The text files, which no checksum protects, are read by discovery alone: with any byte changed the store is found in the same places, or the
