@@ -500,6 +500,10 @@ func TestCheckRandomFlips(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
+	flips := 60
+	if testing.Short() {
+		flips = 12
+	}
 	for _, fixture := range []string{"single-levels", "single-titan", "single-raftdb"} {
 		p := admit(t, fixture)
 		var tables, all []string
@@ -526,7 +530,7 @@ func TestCheckRandomFlips(t *testing.T) {
 				}
 			}
 		})
-		for i := range 60 {
+		for i := range flips {
 			path := all[rng.IntN(len(all))]
 			if i%3 == 0 && len(tables) > 0 {
 				path = tables[rng.IntN(len(tables))]
