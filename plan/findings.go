@@ -69,7 +69,7 @@ func (p *DamagedFile) What() string {
 	return s
 }
 func (p *DamagedFile) Next() string {
-	return "take a copy of the directory first; then restore this file from a copy, or tombstone its regions here if other stores have sound replicas, or see what salvage can read"
+	return "take a copy of the directory first; then restore this file from a copy, or tombstone its regions here if other stores have sound replicas"
 }
 
 func regionList(ids []uint64, more int) string {
@@ -141,7 +141,7 @@ func (p *UnreadablePart) Next() string {
 	if p.Hint != "" {
 		return p.Hint
 	}
-	return "take a copy of the directory first; then restore what is named from a copy, or see what salvage can read"
+	return "take a copy of the directory first; then restore what is named from a copy"
 }
 
 // RegionGap: a part of the key space that no region holds, on the only store.

@@ -1,6 +1,10 @@
 package plan
 
-import "github.com/tikv-repair/tikv-repair/mvcc"
+import (
+	"slices"
+
+	"github.com/tikv-repair/tikv-repair/mvcc"
+)
 
 // Options are what the operator decided.
 type Options struct {
@@ -28,4 +32,18 @@ type Options struct {
 type RegionStore struct {
 	Region uint64 `json:"region_id"`
 	Store  uint64 `json:"store_id"`
+}
+
+// byHand lists the regions that the options decide about, sorted; nil without any.
+func (o Options) byHand() []uint64 {
+	var out []uint64
+	for id := range o.Winners {
+		out = append(out, id)
+	}
+	for _, t := range o.Tombstones {
+		out = append(out, t.Region)
+	}
+	out = append(out, o.Recreate...)
+	slices.Sort(out)
+	return slices.Compact(out)
 }

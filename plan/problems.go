@@ -303,7 +303,7 @@ func (p *WALDamage) What() string {
 	return fmt.Sprintf("damaged at offset %d: %s", p.Offset, p.Reason)
 }
 func (*WALDamage) Next() string {
-	return "take a copy of the directory, then see what salvage can read"
+	return "take a copy of the directory; then restore this log from a copy, or give the store up: its replicas elsewhere are whole"
 }
 
 // RaftLogDamage: TiKV opens the raft store, but drops part of it without a word.

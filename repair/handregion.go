@@ -202,7 +202,8 @@ func (h *hand) setPeers(rp *regionPlan) (*HandLine, error) {
 		return nil, terms.Err
 	}
 	h.put(raftstate.RegionStateKey(r.ID), next.Raw)
-	h.multiStore(h.o.Args.Peers)
+	// Those that go hold the old list, and with it perhaps a majority.
+	h.multiStore(append(slices.Clone(h.o.Args.Peers), r.State.Region.Peers...))
 	return &HandLine{Region: r.ID, Action: "replace the peer list",
 		Before: peersText(r.State.Region), After: peersText(next.Region)}, nil
 }

@@ -2,6 +2,7 @@ package repair
 
 import (
 	"bufio"
+	"encoding/json"
 	"io"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -13,7 +14,7 @@ import (
 // planFormat is the version of plan.json in a backup.
 const planFormat = 1
 
-// ReadPlan reads a plan file and proves that nobody has changed it since it was written.
+// ReadPlan reads a plan file, or the plan.json that apply left in a store's backup, and proves that nobody has changed it since it was made.
 func ReadPlan(fs base.FS, path string) (*plan.Plan, error) {
 	f, err := fs.Open(path, vfs.SequentialReadsOption)
 	if err != nil {
@@ -24,11 +25,19 @@ func ReadPlan(fs base.FS, path string) (*plan.Plan, error) {
 	if err != nil {
 		return nil, base.IO("read", path, err)
 	}
-	p, err := plan.DecodePlan(b)
+	p, err := decodePlan(b)
 	if err != nil {
 		return nil, &base.Error{Class: base.ErrPlanMismatch, Op: "read plan", Path: path, Offset: -1, Err: err, Next: "make the plan again with tikv-repair plan"}
 	}
 	return p, nil
+}
+
+func decodePlan(b []byte) (*plan.Plan, error) {
+	var inBackup applyPlan
+	if json.Unmarshal(b, &inBackup) == nil && inBackup.Cluster != nil {
+		return inBackup.cluster()
+	}
+	return plan.DecodePlan(b)
 }
 
 // WritePlan writes a plan file: whole or not at all. An existing file is replaced.
