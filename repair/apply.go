@@ -175,7 +175,7 @@ func (a *applier) resume(ctx context.Context) (*ApplyResult, error) {
 	switch {
 	case p.Verb != VerbApply || p.PlanHash != a.p.Hash:
 		return nil, a.mismatch("another plan with the same id was applied here", "tikv-repair undo "+dir)
-	case tx.J.State == edit.Undoing:
+	case tx.J.State == edit.Undoing || tx.J.State == edit.Undone && f != nil && f.Ours:
 		return nil, a.mismatch("an undo of this plan was interrupted", "tikv-repair undo "+dir)
 	case tx.J.State == edit.Undone || tx.J.State == edit.Discarding:
 		return nil, a.mismatch("this plan was taken back here", "tikv-repair discard --plan-id "+a.p.PlanID+" "+dir+", then apply again; or make a new plan")
@@ -191,6 +191,10 @@ func (a *applier) resume(ctx context.Context) (*ApplyResult, error) {
 	}
 	if tx.J.State != edit.Done {
 		a.o.Say("continuing plan %s, interrupted in state %s", tx.J.PlanID, tx.J.State)
+		// The plan's id finds the journal also when the crash came before the fence.
+		if err := tx.Fence(); err != nil {
+			return nil, err
+		}
 	}
 	switch tx.J.State {
 	case edit.Begun:

@@ -16,11 +16,11 @@ func planID(verb, print, asked string, now time.Time) string {
 	return verb + "-" + now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(h[:3])
 }
 
-// fingerprint tells one state of a store from another: identity, CURRENT, live files, logs, the raft state of every region.
+// fingerprint tells one state of a store from another, under whatever path it is found: identity, CURRENT, live files, logs, the raft state of every region.
 func fingerprint(s *scan.Store) (string, error) {
 	h := sha256.New()
 	st := s.DB.State
-	fmt.Fprintf(h, "%d %d %s %d %d %d\n", s.Ident.ClusterID, s.Ident.StoreID, st.Path, st.Number, st.NextFile, st.LastSeq)
+	fmt.Fprintf(h, "%d %d %s %d %d %d\n", s.Ident.ClusterID, s.Ident.StoreID, s.FS.PathBase(st.Path), st.Number, st.NextFile, st.LastSeq)
 	for _, name := range s.DB.Names() {
 		for _, f := range s.DB.CF(name).Files() {
 			fmt.Fprintf(h, "%s %d %d %d\n", name, f.Level, f.Number, f.Size)

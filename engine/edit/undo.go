@@ -130,6 +130,9 @@ func (t *Tx) endUndo(prove func() error) error {
 	return t.RemoveOwnFenceIfAny()
 }
 
+// Fence puts the fence up again where a crash came between the journal and the fence: an edit goes on only behind it.
+func (t *Tx) Fence() error { return t.fence() }
+
 // fence makes sure that TiKV cannot start while files move back.
 func (t *Tx) fence() error {
 	f, err := engine.ReadFence(t.fs, t.dir)
@@ -140,7 +143,7 @@ func (t *Tx) fence() error {
 		return nil
 	}
 	if f != nil && f.Ours {
-		return &base.Error{Class: base.ErrPlanMismatch, Op: "undo", Path: t.dir, Offset: -1,
+		return &base.Error{Class: base.ErrPlanMismatch, Op: "put the fence up", Path: t.dir, Offset: -1,
 			Reason: fmt.Sprintf("another plan, %s, is in progress here", f.PlanID), Next: "tikv-repair undo --plan-id " + f.PlanID + " " + t.dir}
 	}
 	mark := t.fs.PathJoin(t.dir, engine.PanicMark)

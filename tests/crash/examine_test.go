@@ -107,6 +107,13 @@ func (w *world) whole(label string, s state) {
 	if s.sum == w.afterSum {
 		want = w.afterTree
 	}
+	if s.sum == w.afterSum && w.stays && !s.fenced {
+		if !w.releasing {
+			w.fail(label, "the store is done, and the fence that has to stay is gone")
+		}
+		want = maps.Clone(want)
+		delete(want, engine.PanicMark)
+	}
 	if d := differ(withoutHarmless(s.store), want); d != "" {
 		w.fail(label, "there is no fence, and %s", d)
 	}
@@ -131,9 +138,10 @@ func undoBegan(fs *vfs.MemFS) bool {
 
 // rerun: the same command finishes the job, whatever happened before, and a second one finds nothing to do.
 func (w *world) rerun(label string, mem *vfs.MemFS, s state) {
+	done, released := isDone(mem), s.sum == w.afterSum && !s.fenced
 	res, err := w.reset(w.fs(mem, &faults{}), later)
 	if err != nil {
-		if !s.fenced || !undoBegan(mem) || !errors.Is(err, base.ErrPlanMismatch) || !strings.Contains(base.Next(err), "undo") {
+		if !s.fenced && !w.stays || !undoBegan(mem) || !errors.Is(err, base.ErrPlanMismatch) || s.fenced != strings.Contains(base.Next(err), "undo") {
 			w.fail(label, "%v", err)
 			return
 		}
@@ -145,20 +153,28 @@ func (w *world) rerun(label string, mem *vfs.MemFS, s state) {
 			w.fail(label, "undo: %v", err)
 			return
 		}
+		if w.stays {
+			// A plan that was taken back is not done by accident: its backup goes first.
+			if _, err := repair.Discard(w.fs(mem, &faults{}), dataDir, repair.BackupOptions{}); err != nil {
+				w.fail(label, "discard: %v", err)
+				return
+			}
+		}
+		done, released = false, false
 		if res, err = w.reset(w.fs(mem, &faults{}), later); err != nil {
 			w.fail(label, "after the undo: %v", err)
 			return
 		}
 		s.fenced, s.sum = false, w.beforeSum
 	}
-	if want := s.sum == w.afterSum && !s.fenced; (res.State == repair.StateUnchanged) != want {
+	if want := s.sum == w.afterSum && !s.fenced || w.stays && done; (res.State == repair.StateUnchanged) != want {
 		w.fail(label, "reset says %q", res.State)
 	}
 	n, ok := w.look(label, mem)
 	if !ok {
 		return
 	}
-	if n.sum != w.afterSum || n.fenced {
+	if n.sum != w.afterSum || n.fenced != (w.stays && !released) {
 		w.fail(label, "rewound: %v, fence up: %v", n.sum == w.afterSum, n.fenced)
 	}
 	if s.fenced {
@@ -207,6 +223,12 @@ func (w *world) takeBack(label string, mem *vfs.MemFS, s state) {
 	if t, err := tree(mem, dataDir); err != nil || differ(t, n.all) != "" {
 		w.fail(label, "a second undo has written: %v %s", err, differ(t, n.all))
 	}
+}
+
+// isDone tells whether the newest plan has ended well.
+func isDone(fs *vfs.MemFS) bool {
+	ps, err := plans(fs)
+	return err == nil && len(ps) > 0 && ps[len(ps)-1].J.State == edit.Done
 }
 
 // needed tells whether there is no backup, or one of a repair that is not finished.

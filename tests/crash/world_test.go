@@ -45,6 +45,8 @@ type world struct {
 	// edit is the command under test; nil: reset. between is the digest of what it leaves between its two switches, if it has two.
 	edit    func(fs base.FS, at time.Time) (*repair.Result, error)
 	between string
+	// stays: the command leaves the fence up, for release; releasing: release is among the commands under test.
+	stays, releasing bool
 
 	seen    sync.Map // hash of a tree -> *sync.Once
 	sums    sync.Map // hash of a tree without backups -> digest
@@ -164,7 +166,7 @@ func (w *world) resetVerb(name string, start *vfs.MemFS) verb {
 		}
 		return err
 	}, func(s state) string {
-		if s.sum != w.afterSum || s.fenced {
+		if s.sum != w.afterSum || s.fenced != w.stays {
 			return "reset reports success, but the store is not (only) rewound"
 		}
 		return ""
