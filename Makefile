@@ -63,13 +63,13 @@ lint: ## gofmt, go vet, staticcheck, and the rules of tests/arch
 	go run $(STATICCHECK) ./...
 	go test -count=1 ./tests/arch
 
-# Where nothing runs at the same time there is no race: only packages whose text starts goroutines, and the rewind as a whole.
+# Where nothing runs at the same time there is no race: only packages whose text starts goroutines (of scan: check; of the commands:
+# those with a progress report), and the rewind as a whole.
 .PHONY: race
 race: ## short tests under the race detector, of packages that start goroutines; of the suites on whole directories only a run with parallel passes
-	@pkgs=$$(grep -rlE --include='*.go' '^[[:space:]]+go (func|[a-z])|\.Go\(' repair scan plan engine mvcc raftstate | xargs -n1 dirname | sort -u | sed 's|^|./|' | xargs); \
+	@pkgs=$$(grep -rlE --include='*.go' '^[[:space:]]+go (func|[a-z])|\.Go\(' repair plan engine mvcc raftstate | xargs -n1 dirname | sort -u | sed 's|^|./|' | xargs); \
 	echo CGO_ENABLED=1 go test -race -short $$pkgs; CGO_ENABLED=1 go test -race -short $$pkgs
-	CGO_ENABLED=1 go test -race -short -run 'Interrupted|LogFile|Scripts/(check|dump|reset)' ./cmd/tikv-repair
-	CGO_ENABLED=1 go test -race -short -run 'DryRun|OnDisk|Verify' ./tests/rewind
+	CGO_ENABLED=1 go test -race -short -run 'Check|Together|Interrupted|LogFile|Scripts/(check|dump|reset)|DryRun|OnDisk|Verify' ./scan ./cmd/tikv-repair ./tests/rewind
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (20s), FUZZ_JOBS at once; then the planner on SIM_SEEDS (100000) random clusters
