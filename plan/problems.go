@@ -180,7 +180,7 @@ func (p *MultiStore) What() string {
 		return fmt.Sprintf("%s have other replicas: what is dropped here may be committed and applied there, and this replica would count as having agreed to it",
 			plural(p.Regions, "region"))
 	case "set-peers":
-		return fmt.Sprintf("the new list of %s names peers on other stores: each of them has to have the same list, or two groups with one region id come up",
+		return fmt.Sprintf("peers of %s are on other stores, in the old list or the new one: where the old list stays, a second group with the same region id can come up",
 			plural(p.Regions, "region"))
 	}
 	return fmt.Sprintf("%s have peers on stores that were not given: their replicas there would not be what they are here", plural(p.Regions, "region"))
@@ -191,7 +191,7 @@ func (p *MultiStore) Next() string {
 		return "apply-tail --from DIR2 makes this replica equal to another one without losing anything; --force=multi-store when the others are gone for good, " +
 			"or their logs are cut at the same index"
 	case "set-peers":
-		return "run the same set-peers on each of these stores before any of them starts, then accept it with --force=multi-store"
+		return "run the same set-peers on each store that stays, before any of them starts; stores that are gone must never start again; then --force=multi-store"
 	}
 	return "give all directories, or collect on each store, plan once, apply on each; name stores that are gone with --failed-stores"
 }
