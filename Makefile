@@ -19,6 +19,9 @@ SIM_SEEDS ?= 100000
 
 BENCH ?= .
 
+# Go's own bound, 10 minutes a package, is too near for the long suites on a machine that others use too.
+TEST_TIMEOUT ?= 25m
+
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Stock RocksDB of the three lines that TiKV forked.
@@ -49,8 +52,8 @@ demo: build ## repair real TiKV directories of the fixtures before your eyes
 
 .PHONY: test
 test: ## run all tests that need nothing but Go (of the crash suite only the short form; make crash runs it whole)
-	go test $$(go list ./... | grep -v /tests/crash)
-	go test -short ./tests/crash/...
+	go test -timeout $(TEST_TIMEOUT) $$(go list ./... | grep -v /tests/crash)
+	go test -timeout $(TEST_TIMEOUT) -short ./tests/crash/...
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, and the rules of tests/arch
@@ -68,8 +71,8 @@ lint: ## gofmt, go vet, staticcheck, and the rules of tests/arch
 .PHONY: race
 race: ## short tests under the race detector, of packages that start goroutines; of the suites on whole directories only a run with parallel passes
 	@pkgs=$$(grep -rlE --include='*.go' '^[[:space:]]+go (func|[a-z])|\.Go\(' repair plan engine mvcc raftstate | xargs -n1 dirname | sort -u | sed 's|^|./|' | xargs); \
-	echo CGO_ENABLED=1 go test -race -short $$pkgs; CGO_ENABLED=1 go test -race -short $$pkgs
-	CGO_ENABLED=1 go test -race -short -run 'Check|Together|Interrupted|LogFile|Scripts/(check|dump|reset)|DryRun|OnDisk|Verify' ./scan ./cmd/tikv-repair ./tests/rewind
+	echo CGO_ENABLED=1 go test -race -short $$pkgs; CGO_ENABLED=1 go test -timeout $(TEST_TIMEOUT) -race -short $$pkgs
+	CGO_ENABLED=1 go test -timeout $(TEST_TIMEOUT) -race -short -run 'Check|Together|Interrupted|LogFile|Scripts/(check|dump|reset)|DryRun|OnDisk|Verify' ./scan ./cmd/tikv-repair ./tests/rewind
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (20s), FUZZ_JOBS at once; then the planner on SIM_SEEDS (100000) random clusters
@@ -78,7 +81,7 @@ fuzz: ## every fuzz target for FUZZTIME (20s), FUZZ_JOBS at once; then the plann
 
 .PHONY: crash
 crash: ## cut the power at every write: the crash tests on whole directories
-	go test -count=1 -run Crash ./tests/crash/...
+	go test -timeout $(TEST_TIMEOUT) -count=1 -run Crash ./tests/crash/...
 
 # datadriven registers -rewrite; test binaries without it would reject the flag. What was expected before is kept by git alone,
 # so golden files with changes that are not committed are not overwritten. GOLDEN="./mvcc ./plan" limits it to these packages.
@@ -110,7 +113,7 @@ oracle: oracle-deps ## compare with real RocksDB, raft-engine and etcd; a missin
 	@pkgs=$$(go list -tags rocksdb -f '{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
 		| awk '/tests\/oracle\/|linxGnu\/grocksdb/ { print $$1 }' | grep -vE '/tests/(crash|badinput)'); \
 	echo CGO_ENABLED=1 TIKV_REPAIR_ORACLE=1 go test -count=1 -tags rocksdb $$pkgs; \
-	CGO_ENABLED=1 TIKV_REPAIR_ORACLE=1 go test -count=1 -tags rocksdb $$pkgs
+	CGO_ENABLED=1 TIKV_REPAIR_ORACLE=1 go test -timeout $(TEST_TIMEOUT) -count=1 -tags rocksdb $$pkgs
 	TIKV_REPAIR_ORACLE=1 go test -count=1 -run RocksDB ./tests/badinput
 
 .PHONY: oracle-deps
