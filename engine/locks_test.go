@@ -1,68 +1,22 @@
 package engine_test
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
+	"github.com/tikv-repair/tikv-repair/tests/lockholder"
 )
 
-// holderEnv makes the test binary hold one lock as TiKV does: "flock <file>" or "posix <file>".
-const holderEnv = "TIKV_REPAIR_TEST_HOLD"
-
-func TestMain(m *testing.M) {
-	how, file, ok := strings.Cut(os.Getenv(holderEnv), " ")
-	if !ok {
-		os.Exit(m.Run())
-	}
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	if err == nil && how == "flock" {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	} else if err == nil {
-		err = unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
-	}
-	fmt.Println("held", err)
-	if _, copyErr := io.Copy(io.Discard, os.Stdin); err != nil || copyErr != nil {
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-// holdLock runs a process that holds a lock until release is called.
-func holdLock(t *testing.T, how, file string) (pid int, release func()) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), holderEnv+"="+how+" "+file)
-	in, inErr := cmd.StdinPipe()
-	out, outErr := cmd.StdoutPipe()
-	if err := errors.Join(inErr, outErr, cmd.Start()); err != nil {
-		t.Fatal(err)
-	}
-	release = func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("holder: %v", err)
-		}
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "held <nil>\n" {
-		release()
-		t.Fatalf("holder says %q, %v", line, err)
-	}
-	return cmd.Process.Pid, release
-}
+func TestMain(m *testing.M) { lockholder.Main(m) }
 
 // times are the mtime and ctime of everything below root.
 func times(t *testing.T, root string) map[string]string {
@@ -98,8 +52,8 @@ func TestLockWhileTiKVRuns(t *testing.T) {
 		before := times(t, root)
 		disk := base.NewOS()
 		for _, f := range files {
-			how, name, _ := strings.Cut(f, " ")
-			pid, release := holdLock(t, how, filepath.Join(dir, name))
+			_, name, _ := strings.Cut(f, " ")
+			pid, release := lockholder.Hold(t, dir, f)
 			l, err := engine.Discover(disk, dir, engine.Overrides{})
 			if err != nil {
 				t.Fatal(err)

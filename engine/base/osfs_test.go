@@ -1,12 +1,10 @@
 package base_test
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,71 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/tests/lockholder"
 )
 
-// holderEnv makes the test binary hold a lock as TiKV does: "flock <file>" or "posix <file>".
-const holderEnv = "TIKV_REPAIR_TEST_HOLD"
-
-func TestMain(m *testing.M) {
-	if how, file, ok := strings.Cut(os.Getenv(holderEnv), " "); ok {
-		if err := hold(how, file); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// hold takes the lock, says so, and keeps it until stdin ends.
-func hold(how, file string) error {
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	switch how {
-	case "flock":
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	case "posix":
-		err = unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
-	case "ofd-read":
-		_, err = base.NewOS().LockFile(file, base.Fcntl, base.LockShared)
-	}
-	if err != nil {
-		return err
-	}
-	fmt.Println("held")
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
-}
-
-// startHolder runs hold in a process of its own until the test ends.
-func startHolder(t *testing.T, how, file string) (pid int) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), holderEnv+"="+how+" "+file)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("holder: %v", err)
-		}
-	})
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "held\n" {
-		t.Fatalf("holder says %q, %v", line, err)
-	}
-	return cmd.Process.Pid
-}
+func TestMain(m *testing.M) { lockholder.Main(m) }
 
 func lockFile(t *testing.T) string {
 	t.Helper()
@@ -101,7 +38,8 @@ func TestLockAgainstEngine(t *testing.T) {
 	fs := base.NewOS()
 	for how, kind := range map[string]base.LockKind{"flock": base.Flock, "posix": base.Fcntl} {
 		name := lockFile(t)
-		pid := startHolder(t, how, name)
+		pid, release := lockholder.Hold(t, "/", how+" "+name)
+		defer release()
 		for _, mode := range []base.LockMode{base.LockShared, base.LockExclusive} {
 			c, err := fs.LockFile(name, kind, mode)
 			if !errors.Is(err, base.ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process %d ", pid)) || base.Next(err) == "" {
@@ -120,7 +58,8 @@ func TestLockAgainstEngine(t *testing.T) {
 // The owner of another tikv-repair's lock is found as well.
 func TestLockAgainstOurselves(t *testing.T) {
 	name := lockFile(t)
-	pid := startHolder(t, "ofd-read", name)
+	pid, release := lockholder.Hold(t, "/", "ofd-read "+name)
+	defer release()
 	fs := base.NewOS()
 	if c, err := fs.LockFile(name, base.Fcntl, base.LockShared); err != nil {
 		t.Errorf("second reader: %v", err)

@@ -1,57 +1,30 @@
 package pd_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/pd"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
+	"github.com/tikv-repair/tikv-repair/tests/lockholder"
 )
 
-// holdEnv makes the test binary hold a lock as PD does: "flock FILE" (bbolt, goleveldb) or "ofd FILE" (etcd's log).
-const holdEnv = "TIKV_REPAIR_TEST_HOLD_PD"
-
-func TestMain(m *testing.M) {
-	if how, file, ok := strings.Cut(os.Getenv(holdEnv), " "); ok {
-		f, err := os.OpenFile(file, os.O_RDWR, 0)
-		if err == nil && how == "flock" {
-			err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		} else if err == nil {
-			err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
-		}
-		if err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		fmt.Println("held")
-		if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { lockholder.Main(m) }
 
 // A live PD is told from each of its locks, with its pid, and nothing of the directory changes.
 func TestLive(t *testing.T) {
 	dir := filepath.Join(fixtures.Dir(t, "multi3-dr-autosync", fixtures.WithPD()), "pd")
 	for _, c := range []string{"flock member/snap/db", "flock region-meta/LOCK", "ofd member/wal/0000000000000000-0000000000000000.wal", "ofd member/wal/0.tmp"} {
-		how, file, _ := strings.Cut(c, " ")
-		pid, stop := hold(t, how, filepath.Join(dir, file))
+		pid, stop := lockholder.Hold(t, dir, c)
 		_, err := pd.Read(base.NewOS(), dir)
 		if !errors.Is(err, base.ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process %d ", pid)) || !strings.Contains(base.Next(err), "pd-server") {
 			t.Errorf("%s: %v, next %q", c, err, base.Next(err))
@@ -61,28 +34,6 @@ func TestLive(t *testing.T) {
 	if _, err := pd.Read(base.NewOS(), dir); err != nil {
 		t.Errorf("stopped: %v", err)
 	}
-}
-
-func hold(t *testing.T, how, file string) (pid int, stop func()) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), holdEnv+"="+how+" "+file)
-	in, err1 := cmd.StdinPipe()
-	out, err2 := cmd.StdoutPipe()
-	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
-		t.Fatal(err)
-	}
-	stop = func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("holder: %v", err)
-		}
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "held\n" {
-		stop()
-		t.Fatalf("holder says %q, %v", line, err)
-	}
-	return cmd.Process.Pid, stop
 }
 
 var archives = []string{"multi3-dr-autosync", "multi3-lost2", "multi3-merging-early", "multi3-merging-late", "multi4-dr-learner", "multi5-lost3"}

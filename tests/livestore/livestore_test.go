@@ -3,93 +3,26 @@
 package livestore
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/repair"
 	"github.com/tikv-repair/tikv-repair/scan"
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
+	"github.com/tikv-repair/tikv-repair/tests/lockholder"
 )
 
-// holdEnv makes the test binary play TiKV: it holds the locks that are listed there, "how path" a line, until its standard
-// input ends.
-const holdEnv = "TIKV_REPAIR_TEST_LIVE_STORE"
-
-func TestMain(m *testing.M) {
-	list := os.Getenv(holdEnv)
-	if list == "" {
-		os.Exit(m.Run())
-	}
-	var held []*os.File // a file that the collector closes gives its lock back
-	for line := range strings.Lines(list) {
-		how, path, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err == nil && how == "flock" {
-			err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		} else if err == nil {
-			err = unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
-		}
-		if err != nil {
-			fmt.Println(path, err)
-			os.Exit(1)
-		}
-		held = append(held, f)
-	}
-	fmt.Println("held", len(held))
-	_, err := io.Copy(io.Discard, os.Stdin)
-	for _, f := range held {
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-// lock is one lock of a running TiKV: <data-dir> and raft-engine by flock(2) (fs2), RocksDB and Titan by a classic fcntl(2)
-// record lock, which a process loses with any descriptor of the file that it closes.
-type lock struct{ how, path string }
-
-func hold(t *testing.T, dir string, locks []lock) (pid int, release func()) {
-	t.Helper()
-	var list strings.Builder
-	for _, l := range locks {
-		fmt.Fprintf(&list, "%s %s\n", l.how, filepath.Join(dir, l.path))
-	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), holdEnv+"="+list.String())
-	in, inErr := cmd.StdinPipe()
-	out, outErr := cmd.StdoutPipe()
-	if err := errors.Join(inErr, outErr, cmd.Start()); err != nil {
-		t.Fatal(err)
-	}
-	release = func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the process that holds the locks: %v", err)
-		}
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != fmt.Sprintf("held %d\n", len(locks)) {
-		release()
-		t.Fatalf("the process that holds the locks says %q, %v", line, err)
-	}
-	return cmd.Process.Pid, release
-}
+func TestMain(m *testing.M) { lockholder.Main(m) }
 
 // snapshot has everything about every file and directory that a careless tool could change, and the content of each file. Access
 // times are left out: reading changes them where the mount keeps them.
@@ -178,21 +111,21 @@ func commands(dir string, ts mvcc.TS) map[string]func() error {
 func TestLiveStoreIsLeftAlone(t *testing.T) {
 	for _, c := range []struct {
 		fixture string
-		locks   []lock
+		locks   []string
 	}{
-		{"single-default", []lock{{"flock", "LOCK"}, {"posix", "db/LOCK"}, {"posix", "db/titandb/LOCK"}, {"flock", "raft-engine/LOCK"}}},
-		{"single-titan", []lock{{"flock", "LOCK"}, {"posix", "db/LOCK"}, {"posix", "db/titandb/LOCK"}, {"flock", "raft-engine/LOCK"}}},
-		{"single-raftdb", []lock{{"flock", "LOCK"}, {"posix", "db/LOCK"}, {"posix", "db/titandb/LOCK"}, {"posix", "raft/LOCK"}}},
+		{"single-default", []string{"flock LOCK", "posix db/LOCK", "posix db/titandb/LOCK", "flock raft-engine/LOCK"}},
+		{"single-titan", []string{"flock LOCK", "posix db/LOCK", "posix db/titandb/LOCK", "flock raft-engine/LOCK"}},
+		{"single-raftdb", []string{"flock LOCK", "posix db/LOCK", "posix db/titandb/LOCK", "posix raft/LOCK"}},
 	} {
 		t.Run(c.fixture, func(t *testing.T) {
 			dir := filepath.Join(fixtures.Dir(t, c.fixture), "data")
 			ts := mvcc.TS(fixtures.Facts(t, c.fixture).T1)
-			sets := [][]lock{c.locks}
+			sets := [][]string{c.locks}
 			for _, l := range c.locks {
-				sets = append(sets, []lock{l})
+				sets = append(sets, []string{l})
 			}
 			for _, locks := range sets {
-				pid, release := hold(t, dir, locks)
+				pid, release := lockholder.Hold(t, dir, locks...)
 				before := snapshot(t, dir)
 				for name, run := range commands(dir, ts) {
 					label := fmt.Sprintf("%v held, %s", locks, name)

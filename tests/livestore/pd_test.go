@@ -11,6 +11,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/repair"
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
+	"github.com/tikv-repair/tikv-repair/tests/lockholder"
 )
 
 // The locks of a running PD, each alone: bbolt's and goleveldb's by flock(2), etcd's on its log by fcntl(2). Every command that writes
@@ -31,8 +32,8 @@ func TestLivePDIsLeftAlone(t *testing.T) {
 		"undo":                func() error { _, err := repair.Undo(fs, dir, repair.BackupOptions{}); return err },
 		"discard":             func() error { _, err := repair.Discard(fs, dir, repair.BackupOptions{}); return err },
 	}
-	for _, l := range []lock{{"flock", "member/snap/db"}, {"flock", "region-meta/LOCK"}, {"posix", "member/wal/0000000000000000-0000000000000000.wal"}, {"posix", "member/wal/0.tmp"}} {
-		pid, release := hold(t, dir, []lock{l})
+	for _, l := range []string{"flock member/snap/db", "flock region-meta/LOCK", "ofd member/wal/0000000000000000-0000000000000000.wal", "ofd member/wal/0.tmp"} {
+		pid, release := lockholder.Hold(t, dir, l)
 		before := snapshot(t, root)
 		for name, run := range verbs {
 			if err := run(); !errors.Is(err, base.ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process %d ", pid)) || base.Next(err) == "" {
