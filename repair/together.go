@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -140,8 +141,11 @@ func (t *together) run(ctx context.Context) (*TogetherResult, error) {
 	if t.o.DryRun {
 		return res, nil
 	}
-	if err := t.prove(ctx, res); err != nil {
-		return res, err
+	// Once one fence has gone, all stores had been proven, and that store may have been started since: what is left is to release the others.
+	if !slices.ContainsFunc(res.Stores, func(r *ApplyResult) bool { return r.DoneBefore && !r.Fenced }) {
+		if err := t.prove(ctx, res); err != nil {
+			return res, err
+		}
 	}
 	return res, t.release(res)
 }
@@ -284,10 +288,15 @@ func (t *together) stands(dir string, left map[uint64]bool) (bool, error) {
 // locate finds the directory of each store of the plan.
 func (t *together) locate() error {
 	t.byStore = map[uint64]string{}
+	var unread error
 	for _, dir := range t.dirs {
 		so := t.so
 		so.Mode, so.NoRaft = base.LockShared, true
 		s, err := scan.Open(t.fs, dir, so)
+		if errors.Is(err, base.ErrNotStore) && unread == nil {
+			unread = err
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -299,10 +308,10 @@ func (t *together) locate() error {
 	for _, p := range t.plan.Stores {
 		if t.byStore[p.StoreID] == "" {
 			return &base.Error{Class: base.ErrPlanMismatch, Op: t.o.Verb, Offset: -1, Reason: fmt.Sprintf("plan %s has a part for store %d, whose directory was not given", t.plan.PlanID, p.StoreID),
-				Next: "give the directories of all stores in one command"}
+				Err: unread, Next: "give the directories of all stores in one command; or take it back: tikv-repair undo DIR, on each store that is fenced"}
 		}
 	}
-	return nil
+	return unread
 }
 
 // decide collects from all stores and plans; what the plan asks is answered, and it is made again.
