@@ -3,9 +3,9 @@
 package scan
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/tikv-repair/tikv-repair/engine"
@@ -166,15 +166,17 @@ func (s *Store) loadRegions() error {
 		if !ok || kind != raftstate.KeyRegionState {
 			continue
 		}
-		r := Region{ID: id, Raw: bytes.Clone(v.Value())}
-		if r.State, err = raftstate.ParseRegionLocalState(r.Raw); err != nil {
+		r := Region{ID: id}
+		if r.State, err = raftstate.ParseRegionLocalState(v.Value()); err != nil {
 			return &base.Error{Class: base.ErrCorrupt, Op: "read region state", Path: s.Layout.KVDir, Offset: -1, CF: CFRaft, Region: id, Err: err}
 		}
+		r.Raw = r.State.Raw // the same bytes: there can be very many regions
 		s.Regions = append(s.Regions, r)
 	}
 	if err := v.Err(); err != nil {
 		return err
 	}
+	s.Regions = slices.Clip(s.Regions)
 	for i := range s.Regions {
 		r := &s.Regions[i]
 		b, _, ok, err := s.DB.CF(CFRaft).Get(raftstate.ApplyStateKey(r.ID))

@@ -36,6 +36,10 @@ func (c *blockCursor) load(i uint32) ([]byte, error) {
 	if c.have && c.at == i {
 		return c.data, nil
 	}
+	if c.e.cached != nil && c.e.cachedAt == i {
+		c.data, c.at, c.have = c.e.cached, i, true
+		return c.data, nil
+	}
 	ref := c.e.blocks[i]
 	lf := &c.e.files[ref.file]
 	if c.file == nil || c.open != ref.file {
@@ -59,6 +63,7 @@ func (c *blockCursor) load(i uint32) ([]byte, error) {
 		return nil, c.corrupt(err)
 	}
 	c.data, c.have = data, true
+	c.e.cached, c.e.cachedAt = data, i
 	return data, nil
 }
 

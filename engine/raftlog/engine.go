@@ -22,6 +22,10 @@ type Engine struct {
 	blocks []block
 	groups table
 
+	// cached is the entries block that was decoded last: a region's entries are asked for several times in a row.
+	cached   []byte
+	cachedAt uint32
+
 	dir, spill string
 	mode       Mode
 	report     *Report
@@ -298,7 +302,7 @@ func (e *Engine) Close() error { return nil }
 func (e *Engine) Regions() ([]uint64, error) {
 	var ids []uint64
 	for id, g := range e.groups {
-		if _, ok := g.kv[stateKey]; id != 0 && (ok || len(g.entries) > 0) {
+		if _, ok := g.kv.get(stateKey); id != 0 && (ok || len(g.entries) > 0) {
 			ids = append(ids, id)
 		}
 	}
@@ -322,7 +326,7 @@ func (e *Engine) Value(group uint64, key []byte) ([]byte, bool) {
 	if g == nil {
 		return nil, false
 	}
-	v, ok := g.kv[string(key)]
+	v, ok := g.kv.get(string(key))
 	return v, ok
 }
 
@@ -333,8 +337,8 @@ func (e *Engine) Keys(group uint64) [][]byte {
 		return nil
 	}
 	keys := make([][]byte, 0, len(g.kv))
-	for k := range g.kv {
-		keys = append(keys, []byte(k))
+	for _, x := range g.kv {
+		keys = append(keys, []byte(x.key))
 	}
 	slices.SortFunc(keys, bytes.Compare)
 	return keys

@@ -3,6 +3,7 @@ package raftlog
 import (
 	"bytes"
 	"fmt"
+	"slices"
 )
 
 // block is where the entries block of one batch is, checksum included.
@@ -24,7 +25,40 @@ type pos struct {
 type group struct {
 	first   uint64
 	entries []pos
-	kv      map[string][]byte
+	kv      pairs
+}
+
+// pairs are the key-value pairs of a group: TiKV has one in each region's, which a map of its own would make ten times as large.
+type pairs []pair
+
+type pair struct {
+	key   string
+	value []byte
+}
+
+func (p pairs) find(key string) int {
+	return slices.IndexFunc(p, func(x pair) bool { return x.key == key })
+}
+
+func (p pairs) get(key string) ([]byte, bool) {
+	if i := p.find(key); i >= 0 {
+		return p[i].value, true
+	}
+	return nil, false
+}
+
+func (p *pairs) put(key string, value []byte) {
+	if i := p.find(key); i >= 0 {
+		(*p)[i].value = value
+		return
+	}
+	*p = append(*p, pair{key, value})
+}
+
+func (p *pairs) drop(key string) {
+	if i := p.find(key); i >= 0 {
+		*p = slices.Delete(*p, i, i+1)
+	}
 }
 
 func (g *group) last() uint64 { return g.first + uint64(len(g.entries)) - 1 }
@@ -63,6 +97,9 @@ func (g *group) prepareAppend(i uint64, allowHole bool) error {
 
 // append adds entries that the caller has made room for.
 func (g *group) append(block uint32, spans []span) {
+	if len(g.entries) == 0 {
+		g.entries = slices.Grow(g.entries, len(spans)) // what a purge has written together stays as it is
+	}
 	for _, s := range spans {
 		g.entries = append(g.entries, pos{block, s})
 	}
@@ -96,11 +133,7 @@ func (t table) apply(it *item, block uint32, allowHole bool) error {
 		if bytes.Equal(it.key, atomicKey) {
 			return nil // the engine's own marker
 		}
-		g := t.at(it.group)
-		if g.kv == nil {
-			g.kv = make(map[string][]byte, 1)
-		}
-		g.kv[string(it.key)] = bytes.Clone(it.value)
+		t.at(it.group).kv.put(string(it.key), bytes.Clone(it.value))
 	default:
 		t.bury(it)
 	}
@@ -117,7 +150,7 @@ func (t table) bury(it *item) {
 		t.at(it.group).compact(it.index)
 	case opDelete:
 		if !bytes.Equal(it.key, atomicKey) {
-			delete(t.at(it.group).kv, string(it.key))
+			t.at(it.group).kv.drop(string(it.key))
 		}
 	}
 }
@@ -138,8 +171,8 @@ func (t table) overlay(newer table) {
 			g.kv = n.kv
 			continue
 		}
-		for k, v := range n.kv {
-			g.kv[k] = v
+		for _, x := range n.kv {
+			g.kv.put(x.key, x.value)
 		}
 	}
 }
