@@ -113,6 +113,8 @@ func ParseRegionLocalState(b []byte) (RegionLocalState, error) {
 		RemovedRecords: peersOf(m.RemovedRecords),
 		Raw:            bytes.Clone(b),
 	}
+	// A store of many regions holds all of them: the keys need no bytes of their own.
+	s.Region.StartKey, s.Region.EndKey = within(s.Raw, s.Region.StartKey), within(s.Raw, s.Region.EndKey)
 	if ms := m.MergeState; ms != nil {
 		s.MergeState = &MergeState{MinIndex: ms.MinIndex, Commit: ms.Commit}
 		if ms.Target != nil {
@@ -129,6 +131,15 @@ func ParseRegionLocalState(b []byte) (RegionLocalState, error) {
 		})
 	}
 	return s, nil
+}
+
+// within gives the part of b that holds the bytes of part, which b was decoded to.
+func within(b, part []byte) []byte {
+	i := bytes.Index(b, part)
+	if i < 0 || len(part) == 0 {
+		return part
+	}
+	return b[i : i+len(part) : i+len(part)]
 }
 
 // ParseRegion decodes a bare metapb.Region, the value of the bootstrap key.

@@ -118,7 +118,7 @@ func (l *lines) Write(p []byte) (int, error) {
 // region included, so that it does not grow unnoticed.
 func TestCollectMemory(t *testing.T) {
 	const n = 20_000
-	for name, limit := range map[string]int64{"single-default": 100 << 20, "single-raftdb": 54 << 20} {
+	for name, limit := range map[string]int64{"single-default": 84 << 20, "single-raftdb": 46 << 20} {
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() {
 				t.Skip("makes a store of many regions: not in a short run")
