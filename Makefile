@@ -54,6 +54,10 @@ demo: build ## repair real TiKV directories of the fixtures before your eyes
 test: ## run all tests that need nothing but Go (of the crash suite only the short form; make crash runs it whole)
 	go test -timeout $(TEST_TIMEOUT) $$(go list ./... | grep -v /tests/crash)
 	go test -timeout $(TEST_TIMEOUT) -short ./tests/crash/...
+	@missing=(); \
+	for tool in ldb sst_dump java javac; do command -v $$tool > /dev/null || missing+=($$tool); done; \
+	for judge in $(ORACLE_JARS) $(RAFTENGINE_JUDGE) $(ETCD_JUDGE); do [[ -e $$judge ]] || missing+=($${judge##*/}); done; \
+	if (($${#missing[@]} > 0)); then echo "SKIPPED: tests that ask real RocksDB, raft-engine or etcd; missing: $${missing[*]} (make oracle)"; fi
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, and the rules of tests/arch
