@@ -233,21 +233,33 @@ func (pl *planner) stages(p *Plan) {
 	lead := Stage{Name: "force leader", Info: "of each region that lost its quorum, what is kept leads", Actions: map[string][]string{}}
 	demote := Stage{Name: "demote", Info: "peers that are gone leave the regions", Actions: map[string][]string{}}
 	empty := Stage{Name: "create region", Info: "what nobody holds gets a new region", Actions: map[string][]string{}}
+	lost := map[uint64]bool{}
+	for _, r := range p.Regions {
+		lost[r.ID] = r.LostQuorum || r.Decision != DecisionRewind
+	}
+	rewind := Stage{Name: "rewind", Actions: map[string][]string{}}
 	for _, s := range p.Stores {
 		name := fmt.Sprintf("store %d", s.StoreID)
-		var forced []uint64
+		var forced, equal []uint64
 		for _, a := range s.Actions {
 			switch a.Kind {
 			case ActionTombstone:
 				tomb.Actions[name] = append(tomb.Actions[name], fmt.Sprintf("tombstone the peer of region %d: %s", a.RegionID, a.Reason))
 			case ActionRewrite:
-				forced = append(forced, a.RegionID)
+				if lost[a.RegionID] {
+					forced = append(forced, a.RegionID)
+				} else {
+					equal = append(equal, a.RegionID)
+				}
 			case ActionCreate:
 				empty.Actions[name] = append(empty.Actions[name], fmt.Sprintf("create region %d: %s", a.RegionID, a.Reason))
 			}
 		}
 		if len(forced) > 0 {
 			lead.Actions[name] = []string{"regions " + joinIDs(forced)}
+		}
+		if len(equal) > 0 {
+			rewind.Actions[name] = []string{"replicas made equal, logs made harmless: regions " + joinIDs(equal)}
 		}
 	}
 	for _, r := range p.Regions {
@@ -271,8 +283,9 @@ func (pl *planner) stages(p *Plan) {
 		}
 	}
 	if pl.rewind() {
-		p.Stages = append(p.Stages, Stage{Name: "rewind", Info: fmt.Sprintf("every store goes back to %s (%s)", p.ToTS, p.ToTime),
-			Details: []string{fmt.Sprintf("%s with locks at or before T are decided", plural(len(p.Txns), "transaction"))}})
+		rewind.Info = fmt.Sprintf("every store goes back to %s (%s)", p.ToTS, p.ToTime)
+		rewind.Details = []string{fmt.Sprintf("%s with locks at or before T are decided", plural(len(p.Txns), "transaction"))}
+		p.Stages = append(p.Stages, rewind)
 	}
 	s := p.Summary
 	end := Stage{Name: "finished", Info: fmt.Sprintf("%s left alone, %d rewritten, %d rewound, %d created; %s destroyed", plural(s.Healthy, "region"), s.Rewritten, s.Rewound, s.Created, plural(s.Tombstoned, "peer"))}

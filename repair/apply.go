@@ -285,7 +285,7 @@ func (a *applier) region(id uint64) (scan.Region, bool) {
 
 // prepare finds out everything that the edit will do.
 func (a *applier) prepare(ctx context.Context) error {
-	a.res = &ApplyResult{PlanID: a.p.PlanID, PlanHash: a.p.Hash, ClusterID: a.p.ClusterID, StoreID: a.part.StoreID, Before: a.part.Fingerprint,
+	a.res = &ApplyResult{PlanID: a.p.PlanID, PlanHash: a.p.Hash, ClusterID: a.p.ClusterID, StoreID: a.part.StoreID, Dir: a.s.Layout.Dir, Before: a.part.Fingerprint,
 		Fenced: a.several(), Lines: []ApplyLine{}, Problems: []plan.Described{}}
 	ro := RewindOptions{T: mvcc.MaxTS, SafePoint: new(mvcc.TS), Threads: a.o.Threads, Memory: a.o.Memory, Now: a.o.Now, Meter: a.o.Meter}
 	if a.part.Rewind {

@@ -45,6 +45,7 @@ type ApplyResult struct {
 	PlanHash  string `json:"plan_hash"`
 	ClusterID uint64 `json:"cluster_id"`
 	StoreID   uint64 `json:"store_id"`
+	Dir       string `json:"dir,omitempty"` // for people
 	State     string `json:"state"`
 	// Before and After are fingerprints of the store; After is set once the state is "done".
 	Before plan.Fingerprint `json:"fingerprint_before"`

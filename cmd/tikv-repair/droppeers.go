@@ -50,9 +50,19 @@ func (a *app) together(cmd *cobra.Command, verb string, dirs []string, o *planOp
 	}
 	to := repair.TogetherOptions{Verb: verb, Plan: po, PD: pd, DryRun: dryRun, Threads: a.c.threads, Memory: int64(a.c.memory), Now: a.now(), Version: version, Say: a.say, Watch: a.watch}
 	to.Preview = func(p *plan.Plan) {
-		if !a.c.quiet {
-			fmt.Fprint(a.stderr, planText(p)+"\n")
+		if a.c.quiet {
+			return
 		}
+		fmt.Fprint(a.stderr, planText(p)+"\n")
+		if p.ToTS == 0 {
+			return
+		}
+		l, err := a.findLimits(cmd.Context(), dirs, pd)
+		if err != nil {
+			a.warn("what limits T could not be found out: %v", err)
+			return
+		}
+		fmt.Fprint(a.stderr, limitsShort(l)+"\n")
 	}
 	forced := map[string]bool{}
 	for _, n := range po.Forced {
@@ -66,12 +76,12 @@ func (a *app) together(cmd *cobra.Command, verb string, dirs []string, o *planOp
 			err = e
 		}
 	} else if res != nil && err == nil {
-		err = a.print(clusterText(res, dirs))
+		err = a.print(clusterText(res))
 	}
 	return err
 }
 
-func clusterText(r *repair.TogetherResult, dirs []string) string {
+func clusterText(r *repair.TogetherResult) string {
 	s := r.Plan.Summary
 	what := fmt.Sprintf("%d regions rewritten, %d rewound, %d created, %d replicas tombstoned, %d regions left alone", s.Rewritten, s.Rewound, s.Created, s.Tombstoned, s.Healthy)
 	switch r.State {
@@ -90,6 +100,10 @@ func clusterText(r *repair.TogetherResult, dirs []string) string {
 	}
 	fmt.Fprintf(&b, " (%.2f s).\n", r.Seconds)
 	b.WriteString("Now:\n" + stepsText(r.Plan))
-	fmt.Fprintf(&b, "The way back, on each store before TiKV is started on any: tikv-repair undo %s\n", strings.Join(dirs, "; tikv-repair undo "))
+	var back []string
+	for _, s := range r.Stores {
+		back = append(back, "tikv-repair undo "+s.Dir)
+	}
+	fmt.Fprintf(&b, "The way back, on each store before TiKV is started on any: %s\n", strings.Join(back, "; "))
 	return b.String()
 }

@@ -64,6 +64,18 @@ func (a *app) limits(ctx context.Context, dirs, pdDirs []string) error {
 	if err != nil {
 		return err
 	}
+	l, err := a.findLimits(ctx, stores, known)
+	if err != nil {
+		return err
+	}
+	if a.c.json {
+		return a.printJSON(l)
+	}
+	return a.print(limitsText(l))
+}
+
+// findLimits opens stores and gathers what limits T; known is what PD knew, if it was asked.
+func (a *app) findLimits(ctx context.Context, stores []string, known []*plan.PDReport) (*plan.Limits, error) {
 	var pd *plan.PDReport
 	if len(known) > 0 {
 		pd = known[0]
@@ -72,19 +84,12 @@ func (a *app) limits(ctx context.Context, dirs, pdDirs []string) error {
 	for _, dir := range stores {
 		s, err := a.openStore(dir, a.scanOptions())
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer s.Close()
 		open = append(open, s)
 	}
-	l, err := scan.FindLimits(ctx, open, pd, scan.LimitsOptions{})
-	if err != nil {
-		return err
-	}
-	if a.c.json {
-		return a.printJSON(l)
-	}
-	return a.print(limitsText(l))
+	return scan.FindLimits(ctx, open, pd, scan.LimitsOptions{})
 }
 
 // stampText is a timestamp in both forms.
