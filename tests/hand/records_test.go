@@ -168,13 +168,13 @@ func TestSetPeers(t *testing.T) {
 		list  func(own raftstate.Peer, old []raftstate.Peer) []raftstate.Peer
 		force []string
 	}{
-		{"multi3-lost2", "/store0", onlyOwn, nil},
-		{"multi3-merging-early", "/store0", onlyOwn, nil},
-		{"multi3-merging-late", "/store1", onlyOwn, nil},
+		{"multi3-lost2", "/store0", onlyOwn, []string{"multi-store"}},
+		{"multi3-merging-early", "/store0", onlyOwn, []string{"multi-store"}},
+		{"multi3-merging-late", "/store1", onlyOwn, []string{"multi-store"}},
 		{"multi4-dr-learner", "/store3", func(own raftstate.Peer, _ []raftstate.Peer) []raftstate.Peer {
 			own.Role = raftstate.Voter
 			return []raftstate.Peer{own}
-		}, nil},
+		}, []string{"multi-store"}},
 		{"multi5-lost3", "/store1", func(own raftstate.Peer, old []raftstate.Peer) []raftstate.Peer {
 			return []raftstate.Peer{own, {ID: 9001, StoreID: 9000, Role: raftstate.Learner}}
 		}, []string{"multi-store"}},

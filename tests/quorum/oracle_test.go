@@ -181,6 +181,28 @@ func (c cluster) leaders() (with []*held, without []uint64) {
 	return with, without
 }
 
+// takenIn tells whether another region with a leader and a newer version holds the whole range of a region, and its store has a copy of that
+// one which is yet to get there.
+func (c cluster) takenIn(id uint64, leaders []*held) bool {
+	found := false
+	for _, h := range c {
+		if h.region.ID != id {
+			continue
+		}
+		found = true
+		if !slices.ContainsFunc(leaders, func(l *held) bool {
+			return l.region.ID != id && l.region.Epoch.Version > h.region.Epoch.Version && bytes.Compare(l.region.StartKey, h.region.StartKey) <= 0 &&
+				(len(l.region.EndKey) == 0 || len(h.region.EndKey) > 0 && bytes.Compare(h.region.EndKey, l.region.EndKey) <= 0) &&
+				slices.ContainsFunc(c, func(x *held) bool {
+					return x.store == h.store && x.region.ID == l.region.ID && x.region.Epoch.Version < l.region.Epoch.Version
+				})
+		}) {
+			return false
+		}
+	}
+	return found
+}
+
 // quorum tells whether enough of a descriptor's voters are there, in both halves of a joint configuration.
 func quorum(r raftstate.Region, here []*held) bool {
 	var all, have [2]int // incoming, outgoing

@@ -157,6 +157,8 @@ func (r *repaired) check(t testing.TB, n *counts) {
 		r.starts(t, s)
 	}
 	leaders, without := r.after.leaders()
+	// A source whose merge is committed waits on stores that lag behind until its target's leader brings the merge there.
+	without = slices.DeleteFunc(without, func(id uint64) bool { return r.after.takenIn(id, leaders) })
 	if len(without) > 0 {
 		t.Errorf("regions %v have no quorum", without)
 	}
