@@ -30,10 +30,13 @@ type CollectOptions struct {
 	Now       time.Time
 	Tool      string // version
 	Host      string
+	// Regions is set to the number of regions in the report; nil is fine.
+	Regions *uint64
 }
 
 // Collect writes the report of one opened store to out, as lines of package plan: the head, a line a region, locks, the end. Regions are
-// streamed; memory does not grow with their number beyond what the opened store itself needs. Nothing is written to the store.
+// streamed: of each only its range and id is held, when the store was opened with NoRegions (which answers to questions do not allow). Nothing
+// is written to the store.
 func Collect(ctx context.Context, s *scan.Store, out io.Writer, o CollectOptions) error {
 	c := &collector{s: s, out: out, o: o, end: plan.EndReport{StoreID: s.Ident.StoreID}}
 	return c.run(ctx)
@@ -56,6 +59,7 @@ type collector struct {
 	head plan.StoreReport
 	end  plan.EndReport
 
+	finder    scan.RegionFinder
 	bytes     map[uint64]uint64 // by region
 	maxID     uint64
 	maxTailTS mvcc.TS
@@ -91,7 +95,7 @@ func (c *collector) run(ctx context.Context) error {
 	if err := c.line(&c.head); err != nil {
 		return err
 	}
-	for _, r := range c.s.Regions {
+	err := c.s.EachRegion(func(r scan.Region) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
@@ -100,9 +104,13 @@ func (c *collector) run(ctx context.Context) error {
 			return err
 		}
 		c.end.Regions++
-		if err := c.line(p); err != nil {
-			return err
-		}
+		return c.line(p)
+	})
+	if err != nil {
+		return err
+	}
+	if c.o.Regions != nil {
+		*c.o.Regions = c.end.Regions
 	}
 	if c.o.ToTS != 0 {
 		if err := c.locks(); err != nil {
@@ -150,7 +158,10 @@ func (c *collector) store() error {
 		}
 		c.head.Problems = append(c.head.Problems, plan.Finding{Name: d.Name, Severity: d.Severity, Where: d.Where, What: d.What, Next: d.Next, Forceable: d.Forceable, Details: details})
 	}
-	c.bytes = dataBytes(s)
+	if c.finder, err = s.LeanFinder(); err != nil {
+		return err
+	}
+	c.bytes = dataBytes(s, c.finder)
 	return nil
 }
 
@@ -185,7 +196,7 @@ func (c *collector) extremes(ctx context.Context) error {
 			c.maxID = max(c.maxID, p.ID, p.StoreID)
 		}
 	}
-	for _, r := range s.Regions {
+	err := s.EachRegion(func(r scan.Region) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
@@ -199,7 +210,7 @@ func (c *collector) extremes(ctx context.Context) error {
 			return err
 		}
 		if !ok {
-			continue
+			return nil
 		}
 		err = s.Raft.Entries(r.ID, first, last+1, func(e raftstate.Entry) error {
 			cmd, err := raftstate.Decode(e)
@@ -224,9 +235,13 @@ func (c *collector) extremes(ctx context.Context) error {
 			c.maxTailTS = max(c.maxTailTS, sum.MaxCommitTS, sum.MaxStartTS)
 			return nil
 		})
-		if err != nil && !errors.Is(err, base.ErrCorrupt) {
-			return err
+		if errors.Is(err, base.ErrCorrupt) {
+			return nil
 		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	c.head.MaxID, c.head.MaxTailTS = c.maxID, c.maxTailTS
 	return nil
@@ -327,9 +342,8 @@ func (c *collector) rules(ctx context.Context, p *plan.PeerReport, r scan.Region
 }
 
 // dataBytes spreads the sizes of the tables over the regions whose ranges they touch.
-func dataBytes(s *scan.Store) map[uint64]uint64 {
+func dataBytes(s *scan.Store, at scan.RegionFinder) map[uint64]uint64 {
 	out := map[uint64]uint64{}
-	at := s.RegionFinder()
 	for _, name := range []string{scan.CFDefault, scan.CFLock, scan.CFWrite} {
 		for _, f := range s.DB.CF(name).Files() {
 			ids := at.Touching(f.Smallest.User, f.Largest.User)

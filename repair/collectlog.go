@@ -267,13 +267,12 @@ func (c *collector) locks() error {
 	if err != nil {
 		return err
 	}
-	at := s.RegionFinder()
 	for _, l := range all {
 		for _, one := range l.Locks {
 			if !c.decidable(one, l.Shared) {
 				continue
 			}
-			if err := c.lock(reportLock(s.Ident.StoreID, at.ID(mvcc.LockKey(l.User)), 0, l.User, one)); err != nil {
+			if err := c.lock(reportLock(s.Ident.StoreID, c.finder.ID(mvcc.LockKey(l.User)), 0, l.User, one)); err != nil {
 				return err
 			}
 		}

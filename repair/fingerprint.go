@@ -29,12 +29,13 @@ func fingerprint(s *scan.Store) (string, error) {
 	for _, l := range s.DB.Log.Logs {
 		fmt.Fprintf(h, "log %d %d\n", l.Number, l.Size)
 	}
-	for _, r := range s.Regions {
+	err := s.EachRegion(func(r scan.Region) error {
 		raw, _, err := s.Raft.RaftState(r.ID)
-		if err != nil {
-			return "", err
-		}
 		fmt.Fprintf(h, "region %d %X %X\n", r.ID, r.Raw, raw)
+		return err
+	})
+	if err != nil {
+		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -361,7 +361,7 @@ func (t *together) collect(ctx context.Context, in *plan.Input, o CollectOptions
 	o.ToTS, o.SafePoint, o.Now, o.Tool = t.o.Plan.ToTS, t.o.Plan.SafePoint, t.o.Now, t.o.Version
 	for _, dir := range t.dirs {
 		so := t.so
-		so.Mode = base.LockShared
+		so.Mode, so.NoRegions = base.LockShared, o.PlanID == ""
 		s, err := scan.Open(t.fs, dir, so)
 		if err != nil {
 			return err

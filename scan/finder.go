@@ -8,11 +8,48 @@ import (
 
 // RegionFinder finds the live regions of a store by database key.
 type RegionFinder struct {
-	regions []Region // by start key
+	spans []regionSpan // by start key
+}
+
+// regionSpan is the range of one live region, without the 'z' of data keys; an empty end is the end of the key space.
+type regionSpan struct {
+	start, end []byte
+	id         uint64
+	region     *Region // nil when the store does not hold its regions
 }
 
 // RegionFinder takes the regions as they are now.
-func (s *Store) RegionFinder() RegionFinder { return RegionFinder{s.liveByStart()} }
+func (s *Store) RegionFinder() RegionFinder { return finderOf(s.liveByStart()) }
+
+// finderOf finds among regions that are sorted by start key, and keeps them.
+func finderOf(regions []Region) RegionFinder {
+	var f RegionFinder
+	for i := range regions {
+		r := &regions[i]
+		f.spans = append(f.spans, regionSpan{r.State.Region.StartKey, r.State.Region.EndKey, r.ID, r})
+	}
+	return f
+}
+
+// LeanFinder is RegionFinder for a store that was opened without its regions: it holds ranges and ids alone, and knows no Region.
+func (s *Store) LeanFinder() (RegionFinder, error) {
+	var f RegionFinder
+	err := s.EachRegion(func(r Region) error {
+		if r.Live() {
+			f.spans = append(f.spans, regionSpan{start: bytes.Clone(r.State.Region.StartKey), end: bytes.Clone(r.State.Region.EndKey), id: r.ID})
+		}
+		return nil
+	})
+	f.spans = slices.Clip(f.spans)
+	slices.SortStableFunc(f.spans, func(a, b regionSpan) int { return bytes.Compare(a.start, b.start) })
+	// A region ends where its neighbour begins: one copy of the key does.
+	for i := range f.spans {
+		if i+1 < len(f.spans) && bytes.Equal(f.spans[i].end, f.spans[i+1].start) {
+			f.spans[i].end = f.spans[i+1].start
+		}
+	}
+	return f, err
+}
 
 func (s *Store) liveByStart() []Region {
 	var out []Region
@@ -27,29 +64,35 @@ func (s *Store) liveByStart() []Region {
 
 // at is the position of the last region that begins at or before a data key; -1 without one.
 func (f RegionFinder) at(key []byte) int {
-	return sort.Search(len(f.regions), func(i int) bool { return bytes.Compare(f.regions[i].State.Region.StartKey, key[1:]) > 0 }) - 1
+	return sort.Search(len(f.spans), func(i int) bool { return bytes.Compare(f.spans[i].start, key[1:]) > 0 }) - 1
 }
 
-// Find gives the region that holds a data key (with the leading 'z'). Where regions overlap it is the one that begins last.
-func (f RegionFinder) Find(key []byte) (Region, bool) {
+// span is the one that holds a data key (with the leading 'z'). Where regions overlap it is the one that begins last.
+func (f RegionFinder) span(key []byte) *regionSpan {
 	if len(key) == 0 || key[0] != 'z' {
-		return Region{}, false
+		return nil
 	}
 	i := f.at(key)
-	if i < 0 {
-		return Region{}, false
+	if i < 0 || len(f.spans[i].end) != 0 && bytes.Compare(key[1:], f.spans[i].end) >= 0 {
+		return nil
 	}
-	end := f.regions[i].State.Region.EndKey
-	return f.regions[i], len(end) == 0 || bytes.Compare(key[1:], end) < 0
+	return &f.spans[i]
+}
+
+// Find gives the region that holds a data key.
+func (f RegionFinder) Find(key []byte) (Region, bool) {
+	if sp := f.span(key); sp != nil && sp.region != nil {
+		return *sp.region, true
+	}
+	return Region{}, false
 }
 
 // ID is the id of the region that holds a data key; 0 without one.
 func (f RegionFinder) ID(key []byte) uint64 {
-	r, ok := f.Find(key)
-	if !ok {
-		return 0
+	if sp := f.span(key); sp != nil {
+		return sp.id
 	}
-	return r.ID
+	return 0
 }
 
 // Touching lists the ids of the regions that have a part of [lo, hi], two keys of the database.
@@ -61,13 +104,13 @@ func (f RegionFinder) Touching(lo, hi []byte) []uint64 {
 		lo = []byte{'z'}
 	}
 	var out []uint64
-	for i := max(f.at(lo), 0); i < len(f.regions); i++ {
-		r := f.regions[i].State.Region
-		if hi[0] == 'z' && bytes.Compare(r.StartKey, hi[1:]) > 0 {
+	for i := max(f.at(lo), 0); i < len(f.spans); i++ {
+		sp := &f.spans[i]
+		if hi[0] == 'z' && bytes.Compare(sp.start, hi[1:]) > 0 {
 			break
 		}
-		if len(r.EndKey) == 0 || bytes.Compare(r.EndKey, lo[1:]) > 0 {
-			out = append(out, r.ID)
+		if len(sp.end) == 0 || bytes.Compare(sp.end, lo[1:]) > 0 {
+			out = append(out, sp.id)
 		}
 	}
 	return out

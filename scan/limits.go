@@ -58,7 +58,8 @@ func FindLimits(ctx context.Context, stores []*Store, pd *plan.PDReport, o Limit
 type limitsView struct {
 	s       *Store
 	ev      *Evidence
-	finder  RegionFinder                 // of the replicas that hold data
+	regions []Region                     // that hold data, by start key
+	finder  RegionFinder                 // of them
 	numbers map[uint64]raftstate.Derived // by region
 	logged  logged
 	floor   mvcc.TS
@@ -77,8 +78,9 @@ func (s *Store) limitsView() (*limitsView, error) {
 			return nil, err
 		}
 		v.numbers[r.ID] = raftstate.Derive(raft, r.Apply)
-		v.finder.regions = append(v.finder.regions, r)
+		v.regions = append(v.regions, r)
 	}
+	v.finder = finderOf(v.regions)
 	var err error
 	v.ev, err = s.Evidence()
 	return v, err
@@ -122,7 +124,7 @@ func (v *limitsView) gather(ctx context.Context, o LimitsOptions) (*plan.LimitsS
 		return nil, err
 	}
 	out.Newest, out.NewestTime = bounds[anyRegion].exact, Time(bounds[anyRegion].exact)
-	regions := slices.Clone(v.finder.regions)
+	regions := slices.Clone(v.regions)
 	slices.SortFunc(regions, func(a, b Region) int { return cmp.Compare(a.ID, b.ID) })
 	peers := map[uint64]bool{}
 	for _, r := range regions {

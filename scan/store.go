@@ -39,6 +39,8 @@ type Options struct {
 	Stop func() error
 	// NoRaft leaves the raft store closed: Raft stays nil.
 	NoRaft bool
+	// NoRegions leaves Store.Regions empty: EachRegion reads them when they are wanted.
+	NoRegions bool
 }
 
 // Store is one opened data directory. Its parts are read views and may be used from several goroutines, the raft store and
@@ -155,6 +157,32 @@ func (s *Store) loadIdent() error {
 }
 
 func (s *Store) loadRegions() error {
+	if s.o.NoRegions {
+		return nil
+	}
+	err := s.readRegions(func(r Region) error {
+		s.Regions = append(s.Regions, r)
+		return nil
+	})
+	s.Regions = slices.Clip(s.Regions)
+	return err
+}
+
+// EachRegion calls fn for all regions, by id. A store that was opened without them reads them once more each time: there can be very many.
+func (s *Store) EachRegion(fn func(Region) error) error {
+	if s.o.NoRegions {
+		return s.readRegions(fn)
+	}
+	for _, r := range s.Regions {
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readRegions walks the region and apply states of the raft column family. Errors of fn are returned as they are.
+func (s *Store) readRegions(fn func(Region) error) error {
 	lower, upper := raftstate.RegionStateRange()
 	v, err := s.DB.CF(CFRaft).NewVisible(lower, upper, nil)
 	if err != nil {
@@ -171,28 +199,22 @@ func (s *Store) loadRegions() error {
 			return &base.Error{Class: base.ErrCorrupt, Op: "read region state", Path: s.Layout.KVDir, Offset: -1, CF: CFRaft, Region: id, Err: err}
 		}
 		r.Raw = r.State.Raw // the same bytes: there can be very many regions
-		s.Regions = append(s.Regions, r)
-	}
-	if err := v.Err(); err != nil {
-		return err
-	}
-	s.Regions = slices.Clip(s.Regions)
-	for i := range s.Regions {
-		r := &s.Regions[i]
-		b, _, ok, err := s.DB.CF(CFRaft).Get(raftstate.ApplyStateKey(r.ID))
+		b, _, ok, err := s.DB.CF(CFRaft).Get(raftstate.ApplyStateKey(id))
 		if err != nil {
 			return err
 		}
-		if !ok {
-			continue
+		if ok {
+			a, err := raftstate.ParseRaftApplyState(b)
+			if err != nil {
+				return &base.Error{Class: base.ErrCorrupt, Op: "read apply state", Path: s.Layout.KVDir, Offset: -1, CF: CFRaft, Region: id, Err: err}
+			}
+			r.Apply = &a
 		}
-		a, err := raftstate.ParseRaftApplyState(b)
-		if err != nil {
-			return &base.Error{Class: base.ErrCorrupt, Op: "read apply state", Path: s.Layout.KVDir, Offset: -1, CF: CFRaft, Region: r.ID, Err: err}
+		if err := fn(r); err != nil {
+			return err
 		}
-		r.Apply = &a
 	}
-	return nil
+	return v.Err()
 }
 
 func (s *Store) openRaft() error {

@@ -127,7 +127,9 @@ func (a *app) collect(cmd *cobra.Command, dirs []string, o *collectOptions) erro
 			pds = append(pds, collectedPD{evidence.Dirs, p.ClusterID, len(p.Stores), len(p.Regions)})
 		}
 		for _, dir := range dirs {
-			s, err := a.openStore(dir, a.scanOptions())
+			so := a.scanOptions()
+			so.NoRegions = co.PlanID == ""
+			s, err := a.openStore(dir, so)
 			if err != nil {
 				return err
 			}
@@ -135,8 +137,10 @@ func (a *app) collect(cmd *cobra.Command, dirs []string, o *collectOptions) erro
 				s.Close()
 				return usagef("%s is a store of cluster %d, %s a PD of cluster %d", dir, s.Ident.ClusterID, evidence.Dirs[0], evidence.ClusterID)
 			}
+			regions := uint64(len(s.Regions))
+			co.Regions = &regions
 			err = repair.Collect(cmd.Context(), s, w, co)
-			done = append(done, collectedStore{dir, s.Ident.StoreID, len(s.Regions)})
+			done = append(done, collectedStore{dir, s.Ident.StoreID, int(regions)})
 			s.Close()
 			if err != nil {
 				return err
