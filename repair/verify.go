@@ -114,7 +114,7 @@ func (v *verifier) add(f Finding) {
 // above looks for physical entries above T, tombstones and hidden ones included.
 func (v *verifier) above(ctx context.Context) error {
 	for _, name := range []string{scan.CFWrite, scan.CFDefault} {
-		rule := v.w.rule(name)
+		rule := v.w.rule(name) // is for one goroutine: each table gets its own
 		if rule == nil {
 			continue
 		}
@@ -138,7 +138,7 @@ func (v *verifier) above(ctx context.Context) error {
 					return err
 				}
 				defer done()
-				return v.scanFor(ctx, r.NewIter(), name, r.Path(), rule)
+				return v.scanFor(ctx, r.NewIter(), name, r.Path(), v.w.rule(name))
 			})
 		}
 		if err := g.Wait(); err != nil {
