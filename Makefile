@@ -74,7 +74,7 @@ lint: ## gofmt, go vet, staticcheck, and the rules of tests/arch
 # those with a progress report), and the rewind as a whole.
 .PHONY: race
 race: ## short tests under the race detector, of packages that start goroutines; of the suites on whole directories only a run with parallel passes
-	@pkgs=$$(grep -rlE --include='*.go' '^[[:space:]]+go (func|[a-z])|\.Go\(' repair plan engine mvcc raftstate | xargs -n1 dirname | sort -u | sed 's|^|./|' | xargs); \
+	@pkgs=$$(grep -rlE --include='*.go' '^[[:space:]]+go (func|[A-Za-z_.]+)\(|\.Go\(' repair plan engine mvcc raftstate | xargs -n1 dirname | sort -u | sed 's|^|./|' | xargs); \
 	echo CGO_ENABLED=1 go test -race -short $$pkgs; CGO_ENABLED=1 go test -timeout $(TEST_TIMEOUT) -race -short $$pkgs
 	CGO_ENABLED=1 go test -timeout $(TEST_TIMEOUT) -race -short -run 'Check|Together|Interrupted|LogFile|Scripts/(check|dump|reset)|DryRun|OnDisk|Verify' ./scan ./cmd/tikv-repair ./tests/rewind
 
