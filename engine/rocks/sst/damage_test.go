@@ -87,14 +87,18 @@ func TestEveryDamagedByte(t *testing.T) {
 					t.Fatalf("%s: other content without an error: %v", what, err)
 				}
 			}
-			for i := range table {
+			stride := 1
+			if testing.Short() {
+				stride = 11
+			}
+			for i := 0; i < len(table); i += stride {
 				for _, x := range []byte{0x01, 0x04, 0x80, 0xff} {
 					b := bytes.Clone(table)
 					b[i] ^= x
 					check(fmt.Sprintf("byte %d ^ %02x", i, x), b)
 				}
 			}
-			for n := range table {
+			for n := 0; n < len(table); n += stride {
 				if _, _, err := readAll(t, table[:n]); err == nil {
 					t.Fatalf("cut to %d of %d bytes: no error", n, len(table))
 				}
