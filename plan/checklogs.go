@@ -131,7 +131,7 @@ func (c *checker) untouched() {
 	}
 	for id, lost := range named {
 		ps := c.reports(id)
-		if !lost || len(ps) == 0 || slices.Contains(c.p.ByHand, id) {
+		if !lost || len(ps) == 0 || slices.ContainsFunc(c.p.ByHand, func(h ByHand) bool { return h.Region == id }) {
 			continue
 		}
 		voters, alive, simple := 0, 0, true

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/tikv-repair/tikv-repair/mvcc"
@@ -34,16 +35,27 @@ type RegionStore struct {
 	Store  uint64 `json:"store_id"`
 }
 
-// byHand lists the regions that the options decide about, sorted; nil without any.
-func (o Options) byHand() []uint64 {
-	var out []uint64
-	for id := range o.Winners {
-		out = append(out, id)
+// ByHand is one decision of the operator about one region: --winner, --tombstone or --recreate.
+type ByHand struct {
+	Region uint64 `json:"region_id"`
+	Store  uint64 `json:"store_id,omitempty"` // not with recreate
+	What   string `json:"what"`               // winner, tombstone, recreate
+}
+
+// ByHand lists the decisions about single regions, sorted; nil without any.
+func (o Options) ByHand() []ByHand {
+	var out []ByHand
+	for region, store := range o.Winners {
+		out = append(out, ByHand{region, store, "winner"})
 	}
 	for _, t := range o.Tombstones {
-		out = append(out, t.Region)
+		out = append(out, ByHand{t.Region, t.Store, "tombstone"})
 	}
-	out = append(out, o.Recreate...)
-	slices.Sort(out)
+	for _, region := range o.Recreate {
+		out = append(out, ByHand{Region: region, What: "recreate"})
+	}
+	slices.SortFunc(out, func(a, b ByHand) int {
+		return cmp.Or(cmp.Compare(a.Region, b.Region), cmp.Compare(a.Store, b.Store), cmp.Compare(a.What, b.What))
+	})
 	return slices.Compact(out)
 }

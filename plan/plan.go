@@ -28,8 +28,8 @@ type Plan struct {
 	FailedStores []uint64 `json:"failed_stores"`
 	Keep         string   `json:"keep"`      // KeepAll, KeepWinner
 	HoleFill     string   `json:"hole_fill"` // HoleEmpty, HoleStale
-	// ByHand are the regions that the operator decided about, with --winner, --tombstone or --recreate.
-	ByHand []uint64 `json:"regions_by_hand,omitempty"`
+	// ByHand is what the operator decided about single regions.
+	ByHand []ByHand `json:"by_hand,omitempty"`
 
 	Stores    []StorePlan    `json:"stores"`
 	Regions   []RegionPlan   `json:"regions"`             // every region that is not left alone, by start key

@@ -42,7 +42,7 @@ func (pl *planner) finish() *Plan {
 	})
 	p := &Plan{Format: PlanFormat, PlanID: pl.opt.PlanID, Tool: pl.opt.Tool, Made: pl.opt.Made, ClusterID: pl.stores[pl.storeID[0]].ClusterID,
 		ToTS: pl.opt.ToTS, FailedStores: slices.Sorted(maps.Keys(pl.failed)), Keep: pl.opt.Keep, HoleFill: pl.opt.HoleFill,
-		ByHand: pl.opt.byHand(), Stores: pl.storePlans(), Regions: pl.regions, Txns: pl.txns, Carried: pl.carried}
+		ByHand: pl.opt.ByHand(), Stores: pl.storePlans(), Regions: pl.regions, Txns: pl.txns, Carried: pl.carried}
 	if p.FailedStores == nil {
 		p.FailedStores = []uint64{}
 	}

@@ -126,12 +126,10 @@ func (a *applier) fits() error {
 		return a.mismatch(fmt.Sprintf("it counts store %d as failed for good: the others go on without it, and its data must never come back", id.StoreID),
 			"if the store is to live, plan again with its report and without it in --failed-stores, before the other stores are started")
 	}
-	for i := range a.p.Stores {
-		if a.p.Stores[i].StoreID == id.StoreID {
-			a.part = &a.p.Stores[i]
-		}
+	if bad := a.p.Blocking(); len(bad) > 0 {
+		return a.mismatch(bad[0].Name+" refuses it: "+bad[0].What, bad[0].Next)
 	}
-	if a.part == nil {
+	if a.part = a.p.Store(id.StoreID); a.part == nil {
 		return a.mismatch(fmt.Sprintf("it does not know store %d", id.StoreID), again)
 	}
 	return nil

@@ -203,7 +203,7 @@ func (t *together) resume() (bool, error) {
 func (t *together) sameOptions(p *plan.Plan) bool {
 	o := t.o.Plan
 	return p.ToTS == o.ToTS && slices.Equal(p.FailedStores, slices.Compact(slices.Sorted(slices.Values(o.FailedStores)))) &&
-		p.Keep == cmp.Or(o.Keep, plan.KeepAll) && p.HoleFill == cmp.Or(o.HoleFill, plan.HoleEmpty)
+		p.Keep == cmp.Or(o.Keep, plan.KeepAll) && p.HoleFill == cmp.Or(o.HoleFill, plan.HoleEmpty) && slices.Equal(p.ByHand, o.ByHand())
 }
 
 // doneBefore looks for a plan with the same arguments that was done and released on every store, on which nothing has been started since.

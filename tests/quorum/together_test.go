@@ -155,4 +155,12 @@ func TestLaggardWins(t *testing.T) {
 	if n.lost == 0 {
 		t.Errorf("nothing is lost: %+v", *n)
 	}
+	// The same decisions were carried out; others were not, and must not be taken for done.
+	if again, err := together(t, base.NewMem(mem), s, o); err != nil || !again.DoneBefore {
+		t.Errorf("the same again: %+v, %v", again, err)
+	}
+	o.PlanID, o.Winners = "another", nil
+	if other, err := together(t, base.NewMem(mem), s, o); err != nil || other.DoneBefore {
+		t.Errorf("without the operator's decisions: %+v, %v", other, err)
+	}
 }
