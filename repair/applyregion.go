@@ -71,11 +71,20 @@ func (a *applier) drop(key []byte) {
 	a.raftRun.Add(ikey.Key{User: key, Kind: ikey.KindDelete}, nil)
 }
 
+// corrupt is the error of a region record that cannot be changed.
+func (a *applier) corrupt(op string, region uint64, err error) error {
+	return &base.Error{Class: base.ErrCorrupt, Op: op, Path: a.s.Layout.KVDir, Offset: -1, CF: scan.CFRaft, Region: region, Err: err, Next: a.look(region)}
+}
+
+func (a *applier) look(region uint64) string {
+	return fmt.Sprintf("tikv-repair region --region %d %s; then plan again with --tombstone %d@%d if other replicas are sound", region, a.s.Layout.Dir, region, a.s.Ident.StoreID)
+}
+
 // tombstone destroys a peer: TiKV deletes its data, as a gap between regions, at the next start; the tables that hold it are saved.
 func (a *applier) tombstone(act *plan.Action, r scan.Region, line *ApplyLine) error {
 	next, err := r.State.Rewrite(raftstate.Tombstone, act.New.Region, act.KeepMergeState)
 	if err != nil {
-		return &base.Error{Class: base.ErrCorrupt, Op: "write a tombstone", Path: a.s.Layout.KVDir, Offset: -1, CF: scan.CFRaft, Region: act.RegionID, Err: err}
+		return a.corrupt("write a tombstone", act.RegionID, err)
 	}
 	a.put(raftstate.RegionStateKey(act.RegionID), next.Raw)
 	if r.Apply != nil {
@@ -163,7 +172,7 @@ func (a *applier) carried(region uint64, al *plan.ApplyLog, last uint64) (*ListS
 			src.List = append(src.List, entry)
 		}
 	}
-	if n := last - al.CarriedFrom; uint64(len(src.List)) != n || src.List[0].Index != al.CarriedFrom+1 {
+	if n := last - al.CarriedFrom; n == 0 || uint64(len(src.List)) != n || src.List[0].Index != al.CarriedFrom+1 {
 		return nil, a.mismatch(fmt.Sprintf("region %d: the plan carries %d of %d entries", region, len(src.List), n), "make the plan again with the answers of all stores")
 	}
 	return src, nil
@@ -211,9 +220,7 @@ func (a *applier) deleteRange(want raftstate.Region) (int64, error) {
 // records writes region and apply state of a kept or new peer.
 func (a *applier) records(act *plan.Action, r scan.Region) error {
 	n := act.New
-	corrupt := func(op string, err error) error {
-		return &base.Error{Class: base.ErrCorrupt, Op: op, Path: a.s.Layout.KVDir, Offset: -1, CF: scan.CFRaft, Region: act.RegionID, Err: err}
-	}
+	corrupt := func(op string, err error) error { return a.corrupt(op, act.RegionID, err) }
 	next, err := r.State.Rewrite(n.State, n.Region, n.State == raftstate.Merging)
 	if err != nil {
 		return corrupt("rewrite the region state", err)
@@ -266,7 +273,7 @@ func (a *applier) raft(act *plan.Action, carried []raftstate.Entry) error {
 	}
 	next, err := old.With(raftstate.HardState{Term: n.Term, Vote: n.Vote, Commit: n.Commit}, n.Last)
 	if err != nil {
-		return &base.Error{Class: base.ErrCorrupt, Op: "rewrite the raft state", Path: a.s.Layout.RaftDir, Offset: -1, Region: id, Err: err}
+		return &base.Error{Class: base.ErrCorrupt, Op: "rewrite the raft state", Path: a.s.Layout.RaftDir, Offset: -1, Region: id, Err: err, Next: a.look(id)}
 	}
 	first, last, logged, err := a.s.Raft.Bounds(id)
 	if err != nil {

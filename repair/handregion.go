@@ -1,7 +1,6 @@
 package repair
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/plan"
 	"github.com/tikv-repair/tikv-repair/raftstate"
-	"github.com/tikv-repair/tikv-repair/scan"
 )
 
 // confVerMargin lifts conf_ver above what a majority that is gone may have reached unseen; epochs are only compared.
@@ -154,27 +152,7 @@ func (h *hand) tombstone(rp *regionPlan) (*HandLine, error) {
 	if onlyPeerHere(h.s, r) {
 		h.problems = append(h.problems, &plan.LastReplica{Store: h.s.Ident.StoreID, Region: r.ID})
 	}
-	lower, upper := r.Bounds()
-	tables := 0
-	for _, name := range []string{scan.CFDefault, scan.CFLock, scan.CFWrite} {
-		for _, f := range h.s.DB.CF(name).Files() {
-			if bytes.Compare(f.Largest.User, lower) < 0 || bytes.Compare(f.Smallest.User, upper) >= 0 {
-				continue
-			}
-			tables++
-			if p := h.s.DB.TablePath(f.Number); !slices.Contains(h.save, p) {
-				h.save = append(h.save, p)
-			}
-		}
-	}
-	if t := h.s.Titan; t != nil {
-		// Which of them the region's values lie in is known to Titan only; a link takes no space while they live.
-		for _, f := range t.Manifest().Sorted() {
-			if p := t.Path(f.Number); !slices.Contains(h.save, p) {
-				h.save = append(h.save, p)
-			}
-		}
-	}
+	tables := saveTables(h.s, r, &h.save)
 	return &HandLine{Region: r.ID, Action: fmt.Sprintf("tombstone; TiKV deletes its data at the next start (it lies in %d tables, saved)", tables),
 		Before: r.State.State.String(), After: raftstate.Tombstone.String()}, nil
 }
