@@ -95,7 +95,11 @@ func (pl *planner) end(g *group) {
 		record := without(p.Region, p.StoreID)
 		if g.fate != DecisionMerged {
 			// Nothing of this id goes on: what comes back, from a store that is gone or out of an old split, must not.
-			record.Epoch.ConfVer = g.newest.Region.Epoch.ConfVer + confVerMargin
+			top := pl.pdByID[g.id].ConfVer
+			for _, q := range slices.Concat(g.peers, g.tombs) {
+				top = max(top, q.Region.Epoch.ConfVer)
+			}
+			record.Epoch.ConfVer = top + confVerMargin
 		}
 		a := pl.tombstone(p, why, record)
 		a.KeepMergeState = merged != 0 && p.MergeState != nil

@@ -117,6 +117,12 @@ func (c *checker) carryOut() {
 			case a.Kind != ActionCreate && old.Fingerprint != a.Old:
 				c.add("I12", where, "the fingerprint is not the report's")
 			}
+			if a.Kind == ActionTombstone && old != nil {
+				e, was := a.New.Region.Epoch, old.Region.Epoch
+				if a.New.Region.ID != a.RegionID || e.ConfVer < was.ConfVer || e.Version < was.Version {
+					c.add("I4", where, "its tombstone remembers region %d, epoch %d:%d; it had %d:%d", a.New.Region.ID, e.ConfVer, e.Version, was.ConfVer, was.Version)
+				}
+			}
 			if a.Kind != ActionTombstone {
 				c.live = append(c.live, after{s.StoreID, &a.New.Region, old, a, a.New.Applied})
 			}

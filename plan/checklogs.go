@@ -49,7 +49,7 @@ func (c *checker) logs() {
 			c.onlyAbove(atRegion(r.StoreID, r.RegionID), after{store: r.StoreID, region: &r.Region, peer: r}, reach, have)
 			continue
 		}
-		if have > reach && !slices.ContainsFunc(rp.Loss.Entries, func(e LostEntries) bool { return e.Last >= have }) {
+		if have > reach && !slices.ContainsFunc(rp.Loss.Entries, func(e LostEntries) bool { return e.First <= reach+1 && e.Last >= have }) {
 			c.add("loss", atRegion(r.StoreID, r.RegionID), "it has entries up to %d, the result up to %d, and the plan does not say that they are lost", have, reach)
 		}
 	}
@@ -99,8 +99,14 @@ func (c *checker) ids() {
 	}
 	fresh := map[uint64]bool{}
 	for _, l := range c.live {
-		if l.act == nil || l.act.Kind != ActionCreate || !l.act.DeleteData {
+		if l.act == nil || l.act.Kind != ActionCreate {
 			continue
+		}
+		for _, q := range l.region.Peers {
+			used = max(used, q.ID)
+		}
+		if !l.act.DeleteData {
+			continue // the ids are those of the split, and of the peers that it lacks
 		}
 		for _, id := range []uint64{l.region.ID, l.region.Peers[0].ID} {
 			if id <= top || fresh[id] {

@@ -147,7 +147,7 @@ func (pl *planner) chooseApplying(g *group) {
 		if p.State != raftstate.Applying || p.Snapshot == nil || !p.Snapshot.Complete || !ok || own.IsWitness || pl.excluded(p) != "" || p.stops() != "" {
 			continue
 		}
-		if g.choice != nil && compareEpoch(p.Region.Epoch, g.choice.after.Epoch) <= 0 {
+		if g.choice != nil && cmp.Or(compareEpoch(p.Region.Epoch, g.choice.after.Epoch), cmp.Compare(p.Snapshot.Index, g.choice.winner.Snapshot.Index)) <= 0 {
 			continue
 		}
 		g.choice = &choice{winner: p, after: p.Region, tail: TailKeep, applying: true, resultEnd: max(p.Last, p.Snapshot.Index), left: map[uint64]string{},
@@ -156,6 +156,7 @@ func (pl *planner) chooseApplying(g *group) {
 	if g.choice != nil {
 		g.choice.notes = append(g.choice.notes, "its only copy is a received snapshot: TiKV puts it in place when it starts")
 		pl.epochs(g, g.choice)
+		pl.losses(g, g.choice, g.choice.winner)
 	}
 }
 

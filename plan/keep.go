@@ -92,6 +92,11 @@ func (pl *planner) knownVersion(g *group, start, end raftstate.Key) uint64 {
 	for _, t := range g.tombs {
 		v = max(v, t.Region.Epoch.Version)
 	}
+	for _, p := range g.peers {
+		if !pl.full(p) {
+			v = max(v, p.Region.Epoch.Version)
+		}
+	}
 	return v
 }
 
