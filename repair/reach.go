@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/raftlog"
@@ -204,6 +205,10 @@ func (c *reach) choose() (logView, TailApplied, error) {
 		if c.g.To != 0 {
 			limit = c.g.To
 		}
+		overruled := limit > committed && c.refuted(log)
+		if overruled {
+			limit = committed
+		}
 		if limit <= t.To && i > 0 {
 			continue
 		}
@@ -211,6 +216,9 @@ func (c *reach) choose() (logView, TailApplied, error) {
 		got, _, err := readCommands(s, c.rp.region, log, d.Applied, max(limit, d.Applied), nil)
 		if err != nil {
 			return best, t, err
+		}
+		if overruled && got.Stopped == nil && got.To < c.g.To {
+			got.Stopped, got.Limit = &TailStop{Index: got.To + 1, Reason: "from here another replica knows a different entry to be committed"}, c.g.To
 		}
 		if i > 0 && got.To <= t.To {
 			if got.To == t.To && got.Stopped != nil && t.Stopped == nil {
@@ -239,6 +247,14 @@ func (c *reach) explain(t TailApplied) {
 	if t.Stopped != nil {
 		c.problems = append(c.problems, &plan.TailStops{Store: store, Region: id, Index: t.Stopped.Index, Limit: t.Limit, Reason: t.Stopped.Reason})
 	}
+}
+
+// refuted tells whether an entry that is known to be committed is another one in this log.
+func (c *reach) refuted(log logView) bool {
+	return slices.ContainsFunc(c.known, func(id EntryID) bool {
+		term, ok := log.terms[id.Index]
+		return ok && term != id.Term
+	})
 }
 
 // committed is the last entry of a log that is known to be committed.

@@ -176,15 +176,26 @@ func ReadResult(fs base.FS, path string, p *plan.Plan) (*ApplyResult, error) {
 	if err != nil {
 		return nil, base.IO("open", path, err)
 	}
+	dir := path
 	if st.IsDir() {
-		path = fs.PathJoin(edit.BackupDir(fs, path, p.PlanID), "result.json")
+		path = fs.PathJoin(edit.BackupDir(fs, dir, p.PlanID), "result.json")
 	}
 	r := new(ApplyResult)
 	err = readJSON(fs, path, "result", r)
 	if errors.Is(err, os.ErrNotExist) && st.IsDir() {
 		return nil, nil
 	}
-	return r, err
+	if err != nil || !st.IsDir() {
+		return r, err
+	}
+	t, err := edit.Open(fs, dir, p.PlanID)
+	if err != nil {
+		return nil, err
+	}
+	if t.J.State != edit.Done { // an undo leaves the result where it is
+		r.State = string(t.J.State)
+	}
+	return r, nil
 }
 
 // Missing says which stores of a plan have no result among those given, and why a result does not count.
@@ -280,7 +291,10 @@ func release(fs base.FS, dir string, o ReleaseOptions) (*Released, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f == nil || !f.Ours {
+	if f != nil && !f.Ours {
+		return nil, refuse("there is no fence, but TiKV's own panic_mark_file: TiKV does not start while it is there", "tikv-repair check "+dir)
+	}
+	if f == nil {
 		out.State = StateUnchanged
 		return out, nil
 	}

@@ -153,6 +153,10 @@ func (b *Backup) next(t *edit.Tx, dir string) string {
 		return fmt.Sprintf("run the same %s command again, or: %s", b.Verb, undo)
 	case edit.Undoing:
 		return undo
+	case edit.Undone:
+		if b.Fenced { // proof and fence are left
+			return undo
+		}
 	case edit.Done:
 		server := "TiKV"
 		switch {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/engine/pd"
 )
 
 // stopped is the last word on an error of a verb that writes. Whether our fence is up decides: then TiKV does not start, and that
@@ -46,6 +47,10 @@ func stopped(fs base.FS, dir, verb string, begun bool, err error) error {
 		return err
 	}
 	next := "nothing is half done: look for the cause in the kernel's log, free space and permissions, then run the same command again"
+	if begun && pd.Is(fs, dir) {
+		// PD knows no fence.
+		next = "do not start PD yet; look for the cause in the kernel's log, free space and permissions, then run the same command again, or: tikv-repair undo " + dir
+	}
 	if ferr != nil {
 		next = "look for the cause in the kernel's log and permissions, then: tikv-repair status " + dir
 	}

@@ -194,7 +194,7 @@ func (a *app) release(dir string, others []string, file string, yes bool) error 
 		return a.printJSON(res)
 	}
 	if res.State == repair.StateUnchanged {
-		return a.print(fmt.Sprintf("%s has no fence: it was released before.\n", dir))
+		return a.print(fmt.Sprintf("%s has no fence: there is nothing to release.\n", dir))
 	}
 	return a.print(fmt.Sprintf("Released: TiKV may start on %s once the other stores are released, too. Then:\n%s", dir, stepsText(p)))
 }

@@ -96,6 +96,24 @@ func (f *fleet) release(p *plan.Plan, dir string, results ...string) (*repair.Re
 	return repair.Release(base.NewMem(f.fs), dir, o)
 }
 
+// undoneDoesNotCount: a store whose part was taken back has its result still, and keeps the others fenced.
+func (f *fleet) undoneDoesNotCount(p *plan.Plan, busy []string) {
+	t := f.t
+	t.Helper()
+	other := *f
+	other.fs = vfs.NewMem()
+	for _, d := range f.s.survive {
+		if ok, err := vfs.Clone(f.fs, other.fs, d, d); err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+	}
+	_, err := repair.Undo(base.NewMem(other.fs), busy[1], repair.BackupOptions{})
+	must(t, err)
+	if _, err := other.release(p, busy[0], f.s.survive...); !errors.Is(err, base.ErrPlanMismatch) || !open(t, other.fs, busy[0]).Fenced() {
+		t.Errorf("release of %s after the undo of %s: %v", busy[0], busy[1], err)
+	}
+}
+
 // repairAll applies on each store, proves all, and releases.
 func (f *fleet) repairAll(p *plan.Plan) {
 	t := f.t
@@ -139,6 +157,7 @@ func (f *fleet) repairAll(p *plan.Plan) {
 		return
 	}
 	f.prove(p)
+	f.undoneDoesNotCount(p, busy)
 	for _, d := range busy {
 		if _, err := f.release(p, d); !errors.Is(err, base.ErrPlanMismatch) || !strings.Contains(err.Error(), "no result") {
 			t.Errorf("release of %s without the others' results: %v", d, err)
