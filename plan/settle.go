@@ -174,7 +174,11 @@ func (pl *planner) virtualChildren() (out []placed, touched bool) {
 	for _, id := range slices.Sorted(maps.Keys(pl.pending)) {
 		list := pl.pending[id]
 		parent := pl.group(list[0].parent)
-		if g := pl.group(id); g != nil && g.newest != nil || parent.touched || parent.fate != "" {
+		g := pl.group(id)
+		if g != nil && g.fate == DecisionRemoved && parent.fate == "" && parent.touch(fmt.Sprintf("it would create region %d, of which nothing stays", id)) {
+			touched = true
+		}
+		if g != nil && g.newest != nil || parent.touched || parent.fate != "" {
 			continue
 		}
 		coming := map[uint64]bool{}
