@@ -60,7 +60,7 @@ const exitHelp = `Exit status:
   2    the store is not cleanly readable, or not supported: refused
   3    stopped part way; a rerun is safe
   8    input/output error
-  10   not a TiKV data directory
+  10   not a TiKV or PD data directory
   11   the directory is in use
   12   the plan does not fit the store
   16   wrong usage
