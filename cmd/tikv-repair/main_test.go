@@ -23,6 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/repair"
 	"github.com/tikv-repair/tikv-repair/scan"
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
 )
@@ -269,5 +270,24 @@ func TestBugReport(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, &b)
 		}
+	}
+}
+
+func TestLockLinesAreFew(t *testing.T) {
+	var lines []repair.LockLine
+	for i := range maxLockLines + 3 {
+		lines = append(lines, repair.LockLine{Decision: []string{"remove", "commit"}[i%2], Reason: fmt.Sprintf("reason %d", i), Locks: 2})
+	}
+	if got := strings.Count(lockLines(lines[:maxLockLines]), "\n"); got != maxLockLines {
+		t.Errorf("%d lines for %d reasons", got, maxLockLines)
+	}
+	got := lockLines(lines)
+	for _, want := range []string{"reason 9\n", " 4 more remove; --json lists them\n", " 2 more commit; --json lists them\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+	if strings.Contains(got, "reason 10") {
+		t.Errorf("too many lines:\n%s", got)
 	}
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/tikv-repair/tikv-repair/plan"
@@ -46,9 +48,7 @@ func previewText(p *repair.Preview, force map[string]bool) string {
 		b.WriteString(bars(p.Histogram))
 	}
 	fmt.Fprintf(&b, "Locks        %d committed, %d removed\n", p.LocksCommitted, p.LocksRemoved)
-	for _, l := range p.Locks {
-		fmt.Fprintf(&b, "             %4d %s: %s\n", l.Locks, l.Decision, l.Reason)
-	}
+	b.WriteString(lockLines(p.Locks))
 	if p.Limits != nil {
 		b.WriteString(limitsShort(p.Limits))
 	}
@@ -63,6 +63,27 @@ func previewText(p *repair.Preview, force map[string]bool) string {
 	fmt.Fprintf(&b, "; about %.1f s\n", p.SecondsNeeded)
 	for _, pr := range p.Problems {
 		b.WriteString(problemText(pr, force))
+	}
+	return b.String()
+}
+
+// maxLockLines is how many lines of lock decisions are printed: a reason may name the transaction, and of those there are many.
+const maxLockLines = 10
+
+func lockLines(lines []repair.LockLine) string {
+	var b strings.Builder
+	for _, l := range lines[:min(len(lines), maxLockLines)] {
+		fmt.Fprintf(&b, "             %4d %s: %s\n", l.Locks, l.Decision, l.Reason)
+	}
+	if len(lines) <= maxLockLines {
+		return b.String()
+	}
+	more := map[string]int64{}
+	for _, l := range lines[maxLockLines:] {
+		more[l.Decision] += l.Locks
+	}
+	for _, decision := range slices.Sorted(maps.Keys(more)) {
+		fmt.Fprintf(&b, "             %4d more %s; --json lists them\n", more[decision], decision)
 	}
 	return b.String()
 }

@@ -106,6 +106,7 @@ func (it *iter) begin() bool {
 
 // SeekGE goes to the newest record of the first user key >= user within the bounds.
 func (it *iter) SeekGE(user []byte) bool {
+	loaded := it.blk
 	if !it.begin() {
 		return false
 	}
@@ -116,7 +117,13 @@ func (it *iter) SeekGE(user []byte) bool {
 	i := sort.Search(len(it.r.index), func(i int) bool {
 		return bytes.Compare(it.r.form.user(it.r.index[i].sep), user) >= 0
 	})
-	if i == len(it.r.index) || !it.loadBlock(i) {
+	if i == len(it.r.index) {
+		return false
+	}
+	if i == loaded { // seeks often come in groups: the block has been read and checked
+		it.blk = i
+		it.c.load(it.c.block)
+	} else if !it.loadBlock(i) {
 		return false
 	}
 	if it.c.seekGE(user) {
