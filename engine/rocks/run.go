@@ -2,6 +2,8 @@ package rocks
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"slices"
 	"sort"
 
@@ -55,12 +57,51 @@ func (m *Run) Sort() {
 	if m.sorted {
 		return
 	}
-	slices.SortFunc(m.recs, func(a, b memRec) int {
-		return ikey.Compare(
-			ikey.Key{User: m.arena[a.off : a.off+int(a.klen)], Seq: a.seq, Kind: a.kind},
-			ikey.Key{User: m.arena[b.off : b.off+int(b.klen)], Seq: b.seq, Kind: b.kind})
-	})
+	if len(m.recs) > 1 {
+		m.sort()
+	}
 	m.sorted = true
+}
+
+// sort compares what follows the prefix that all keys share, eight bytes of it as a number: keys of one table begin alike.
+func (m *Run) sort() {
+	first := m.user(0)
+	shared := len(first)
+	for i := range m.recs {
+		k := m.user(i)
+		shared = min(shared, len(k))
+		if !bytes.Equal(k[:shared], first[:shared]) {
+			for shared = 0; k[shared] == first[shared]; shared++ {
+			}
+		}
+	}
+	type place struct {
+		head uint64 // big-endian, filled up with zeros
+		at   int
+	}
+	order := make([]place, len(m.recs))
+	for i := range order {
+		var head [8]byte
+		copy(head[:], m.user(i)[shared:])
+		order[i] = place{binary.BigEndian.Uint64(head[:]), i}
+	}
+	slices.SortFunc(order, func(a, b place) int {
+		if a.head != b.head {
+			return cmp.Compare(a.head, b.head)
+		}
+		return ikey.Compare(m.key(a.at), m.key(b.at))
+	})
+	for i := range order { // each cycle of the permutation in turn
+		if order[i].at < 0 {
+			continue
+		}
+		moved, to := m.recs[i], i
+		for from := order[to].at; from != i; from = order[to].at {
+			m.recs[to], order[to].at = m.recs[from], -1
+			to = from
+		}
+		m.recs[to], order[to].at = moved, -1
+	}
 }
 
 // Len is the number of point records.
