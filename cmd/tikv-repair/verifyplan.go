@@ -104,7 +104,11 @@ func verifiedText(v *verifiedPlan, o *verifyOptions) string {
 		fmt.Fprintln(&b, f)
 	}
 	if o.hash {
-		fmt.Fprintf(&b, "replicas: those of %d regions hold the same data", v.Compared)
+		if v.Compared == 0 {
+			b.WriteString("replicas: no region has two of them on the stores that were given: nothing to compare")
+		} else {
+			fmt.Fprintf(&b, "replicas: those of %d regions hold the same data", v.Compared)
+		}
 		if v.NotCompared > 0 {
 			fmt.Fprintf(&b, "; %d regions have replicas on stores that were not given", v.NotCompared)
 		}

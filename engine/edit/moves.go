@@ -129,66 +129,43 @@ func (t *Tx) Abandon() error {
 // applyRenames moves the directories into the backup. It is idempotent.
 //
 //	crash between rename and sync: the directory is in one of the two places; a rerun finds out which.
-func (t *Tx) applyRenames() error {
-	for _, r := range t.J.Renames {
-		p, b := abs(t.fs, t.dir, r.Path), abs(t.fs, t.dir, r.Backup)
-		there, err := base.Exists(t.fs, p)
-		if err != nil {
-			return err
-		}
-		moved, err := base.Exists(t.fs, b)
-		if err != nil {
-			return err
-		}
-		switch {
-		case there && moved:
-			// PD was started after the crash and made a new one.
-			if err := t.setDirAgainAside(p); err != nil {
-				return err
-			}
-		case there:
-			if err := t.fs.Rename(p, b); err != nil {
-				return base.IO("rename to", b, err)
-			}
-		case !moved:
-			return t.changed(p, "it is gone, and it is not in the backup")
-		}
-		// The new name first: a directory must not lose the old one while the new one can still be lost.
-		for _, d := range []string{t.fs.PathDir(b), t.fs.PathDir(p)} {
-			if err := base.SyncDir(t.fs, d); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
+func (t *Tx) applyRenames() error { return t.moveDirs(false) }
 
 // renameBack is the inverse of applyRenames.
-func (t *Tx) renameBack() error {
+func (t *Tx) renameBack() error { return t.moveDirs(true) }
+
+func (t *Tx) moveDirs(back bool) error {
 	for _, r := range t.J.Renames {
 		p, b := abs(t.fs, t.dir, r.Path), abs(t.fs, t.dir, r.Backup)
-		moved, err := base.Exists(t.fs, b)
-		if err != nil {
-			return err
-		}
 		there, err := base.Exists(t.fs, p)
 		if err != nil {
 			return err
 		}
-		switch {
-		case moved && there:
+		moved, err := base.Exists(t.fs, b)
+		if err != nil {
+			return err
+		}
+		if there && moved {
+			// PD was started after a crash and made a new one.
 			if err := t.setDirAgainAside(p); err != nil {
 				return err
 			}
-			fallthrough
-		case moved:
-			if err := t.fs.Rename(b, p); err != nil {
-				return base.IO("rename to", p, err)
-			}
-		case !there:
-			return t.changed(p, "it is gone, and it is not in the backup")
+			there = false
 		}
-		for _, d := range []string{t.fs.PathDir(p), t.fs.PathDir(b)} {
+		from, to := p, b
+		if back {
+			from, to = b, p
+		}
+		switch {
+		case !there && !moved:
+			return t.changed(p, "it is gone, and it is not in the backup")
+		case moved == back:
+			if err := t.fs.Rename(from, to); err != nil {
+				return base.IO("rename to", to, err)
+			}
+		}
+		// The new name first: a directory must not lose the old one while the new one can still be lost.
+		for _, d := range []string{t.fs.PathDir(to), t.fs.PathDir(from)} {
 			if err := base.SyncDir(t.fs, d); err != nil {
 				return err
 			}
