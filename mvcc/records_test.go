@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -376,6 +377,21 @@ func TestCommitRecord(t *testing.T) {
 	} {
 		if got := wordsOfWrite(c.lock.CommitRecord(c.commit)); got != c.want {
 			t.Errorf("committed at %s: got %q, want %q", c.commit, got, c.want)
+		}
+	}
+}
+
+// uvarintTS is binary.Uvarint, whatever the bytes are: each single bit of a number, its neighbours, cut anywhere.
+func TestUvarintTS(t *testing.T) {
+	for bit := range 64 {
+		for _, v := range []uint64{1 << bit, 1<<bit - 1, 1<<bit + 1, ^uint64(0) >> bit, 0x5555555555555555 >> bit} {
+			b := append(binary.AppendUvarint(nil, v), 'v', 0x81)
+			for n := range len(b) + 1 {
+				want, wantN := binary.Uvarint(b[:n])
+				if got, gotN := uvarintTS(b[:n]); got != want || gotN != wantN {
+					t.Fatalf("%X: %d, %d bytes; want %d, %d", b[:n], got, gotN, want, wantN)
+				}
+			}
 		}
 	}
 }

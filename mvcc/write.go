@@ -131,7 +131,7 @@ func PeekWrite(b []byte) (Peeked, error) {
 		return Peeked{}, writeError(b)
 	}
 	p := Peeked{Type: b[0]}
-	start, n := binary.Uvarint(b[1:])
+	start, n := uvarintTS(b[1:])
 	if n <= 0 {
 		return Peeked{}, writeError(b)
 	}
@@ -175,6 +175,23 @@ func PeekWrite(b []byte) (Peeked, error) {
 		}
 	}
 	return p, nil
+}
+
+// uvarintTS is binary.Uvarint. A timestamp of a cluster takes nine bytes until the year 3084: their groups of seven bits are moved
+// together all at once.
+func uvarintTS(b []byte) (uint64, int) {
+	const more = 0x8080808080808080
+	if len(b) < 9 || b[8] >= 0x80 {
+		return binary.Uvarint(b)
+	}
+	x := binary.LittleEndian.Uint64(b)
+	if x&more != more {
+		return binary.Uvarint(b)
+	}
+	x = x&0x007f007f007f007f | x&0x7f007f007f007f00>>1
+	x = x&0x00003fff00003fff | x&0x3fff00003fff0000>>2
+	x = x&0x000000000fffffff | x&0x0fffffff00000000>>4
+	return x | uint64(b[8])<<56, 9
 }
 
 // writeError gives the words of ParseWrite for a record that PeekWrite refuses.
