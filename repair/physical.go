@@ -171,7 +171,7 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 	if err != nil {
 		return err
 	}
-	meta, err := p.table(number, o, func(out *tableOut) error { return out.filter(ctx, r, rule) }, dels, r.Path())
+	meta, err := p.table(number, o, func(out *tableOut) error { return out.filter(ctx, r, p.w.batchRule(cf.Meta.Name, f, rule)) }, dels, r.Path())
 	if err != nil {
 		return err
 	}

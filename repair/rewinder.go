@@ -44,6 +44,8 @@ type Rewinder struct {
 	set, rawSet map[uint64]bool
 	// changed are those of set in which the logical pass has found something to change; nil before it has run.
 	changed map[uint64]bool
+	// fenced are those in which it has found a gc_fence above T on a record that stays.
+	fenced  map[uint64]bool
 	rawV2   bool
 	staleTS bool // TiKV of this store writes the stale-version properties
 	titan   bool // tables of this store carry Titan's collector
@@ -208,6 +210,71 @@ func (w *Rewinder) rule(cf string) func(ikey.Key, []byte) (fate, []byte, error) 
 		return w.rawFate
 	}
 	return nil
+}
+
+// fates are those of the records of a batch.
+type fates struct {
+	drop    []bool
+	dropped int
+	changed []changedRecord // in order
+}
+
+type changedRecord struct {
+	i     int
+	value []byte
+}
+
+func (f *fates) reset(n int) {
+	f.drop = append(f.drop[:0], make([]bool, n)...)
+	f.dropped, f.changed = 0, f.changed[:0]
+}
+
+// batchRule decides the records of a batch.
+type batchRule func(*sst.Batch, *fates) error
+
+// batchRule is the rule of a family for the batches of one table, in order. Where the logical pass has seen that no fence has to be
+// cleared, the keys alone decide.
+func (w *Rewinder) batchRule(cf string, file rocks.LevelFile, rule ruleFunc) batchRule {
+	if cf == scan.CFWrite && w.changed != nil && !w.fenced[file.Number] {
+		return w.dropAbove
+	}
+	return func(b *sst.Batch, f *fates) error {
+		for i := range f.drop {
+			switch fate, v, err := rule(b.Key(i), b.Value(i)); {
+			case err != nil:
+				return err
+			case fate == drop:
+				f.drop[i] = true
+				f.dropped++
+			case fate == change:
+				f.changed = append(f.changed, changedRecord{i, v})
+			}
+		}
+		return nil
+	}
+}
+
+// dropAbove drops the transactional records above T.
+func (w *Rewinder) dropAbove(b *sst.Batch, f *fates) error {
+	row := -1 // length of the row's prefix; -1: not a transactional key
+	for i := range f.drop {
+		u := b.User(i)
+		if n := len(u) - 8; i == 0 || row != n || !b.Shares(i, n) {
+			if row = -1; isTxnKey(u) {
+				row = n
+			}
+		}
+		if row >= 0 && mvcc.KeyTS(u) > w.o.T {
+			f.drop[i] = true
+			f.dropped++
+		}
+	}
+	return nil
+}
+
+func isTxnKey(key []byte) bool {
+	_, _, ok := mvcc.SplitKey(key)
+	return ok
 }
 
 func collectorNames(prop string) []string {

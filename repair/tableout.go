@@ -29,14 +29,10 @@ func (t *tableOut) open() (err error) {
 }
 
 // filter takes over the records of a table that the rule leaves.
-func (t *tableOut) filter(ctx context.Context, r *sst.Reader, rule ruleFunc) error {
+func (t *tableOut) filter(ctx context.Context, r *sst.Reader, rule batchRule) error {
 	in := r.NewBatches()
 	defer in.Close()
-	type fated struct {
-		fate  fate
-		value []byte
-	}
-	var fates []fated
+	var f fates
 	var told int64
 	for in.Next() {
 		t.p.w.progress(in.Loaded() - told)
@@ -44,22 +40,11 @@ func (t *tableOut) filter(ctx context.Context, r *sst.Reader, rule ruleFunc) err
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		fates = fates[:0]
-		kept, changed := 0, 0
-		for i := range in.Len() {
-			f, v, err := rule(in.Key(i), in.Value(i))
-			if err != nil {
-				return err
-			}
-			switch f {
-			case keep:
-				kept++
-			case change:
-				changed++
-			}
-			fates = append(fates, fated{f, v})
+		f.reset(in.Len())
+		if err := rule(&in.Batch, &f); err != nil {
+			return err
 		}
-		if kept+changed == 0 {
+		if f.dropped == in.Len() {
 			continue
 		}
 		if t.Writer == nil {
@@ -67,21 +52,21 @@ func (t *tableOut) filter(ctx context.Context, r *sst.Reader, rule ruleFunc) err
 				return err
 			}
 		}
-		if kept == in.Len() && !t.p.w.o.NoBlockCopy {
-			if done, err := t.CopyBlock(in); done || err != nil {
-				if err != nil {
-					return err
-				}
+		if f.dropped+len(f.changed) == 0 && !t.p.w.o.NoBlockCopy {
+			if done, err := t.CopyBlock(in); err != nil {
+				return err
+			} else if done {
 				continue
 			}
 		}
-		for i, f := range fates {
-			v := f.value
-			switch f.fate {
-			case drop:
+		changed := f.changed
+		for i, drop := range f.drop {
+			if drop {
 				continue
-			case keep:
-				v = in.Value(i)
+			}
+			v := in.Value(i)
+			if len(changed) > 0 && changed[0].i == i {
+				v, changed = changed[0].value, changed[1:]
 			}
 			if err := t.Add(in.Key(i), v); err != nil {
 				return err

@@ -161,6 +161,35 @@ func (p *Pass) down() {
 	}
 }
 
+// Stretch is what lies ahead without anything in between: records from to to-1 of the batch are the next ones of the walk, the present
+// one first, all of one table, and no range tombstone is there. Without such a stretch the batch is nil. It is valid until the next move.
+func (p *Pass) Stretch() (b *sst.Batch, from, to int) {
+	s := p.heap[0]
+	if s.b == nil || p.dels != nil {
+		return nil, 0, 0
+	}
+	to = s.b.Len()
+	bound := p.upper
+	for _, o := range p.heap[1:min(3, len(p.heap))] {
+		if bound == nil || bytes.Compare(o.user, bound) < 0 {
+			bound = o.user
+		}
+	}
+	if bound != nil && bytes.Compare(s.b.User(to-1), bound) >= 0 {
+		to = s.b.Search(s.at, bound)
+	}
+	return &s.b.Batch, s.at, to
+}
+
+// Skip moves on by n records of a stretch.
+func (p *Pass) Skip(n int) {
+	p.heap[0].at += n - 1
+	p.Next()
+}
+
+// Alone tells whether no file was left out of the walk: there is nothing to join.
+func (p *Pass) Alone() bool { return len(p.far) == 0 }
+
 // Join takes the files that were not chosen into the walk, from their first record with a user key >= user on. Keys must ascend from
 // call to call.
 func (p *Pass) Join(user []byte) {

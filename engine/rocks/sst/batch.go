@@ -45,6 +45,7 @@ type batchRec struct {
 	trailer   uint64 // the effective one
 	key, klen uint32 // in the arena, without trailer
 	val, vlen uint32 // in payload
+	shared    uint32 // leading bytes of the encoded key that are those of the record before in the batch, at least
 }
 
 // batchBuffers is the memory of one Batches, handed on when it is closed.
@@ -74,6 +75,15 @@ func (b *Batch) Len() int { return len(b.recs) }
 func (b *Batch) User(i int) []byte {
 	r := &b.recs[i]
 	return b.arena[r.key : r.key+r.klen : r.key+r.klen]
+}
+
+// Shares tells whether the user key of record i, i > 0, begins with the first n bytes of that of the record before.
+func (b *Batch) Shares(i, n int) bool {
+	if int(b.recs[i].shared) >= n {
+		return true
+	}
+	u, before := b.User(i), b.User(i-1)
+	return len(u) >= n && len(before) >= n && bytes.Equal(u[:n], before[:n])
 }
 
 // Trailer is sequence << 8 | kind of record i, the effective one.
@@ -305,7 +315,7 @@ func (b *Batches) decode() bool {
 			trailer |= b.r.globalSeq << 8
 		}
 		p += len(suffix)
-		recs = append(recs, batchRec{trailer: trailer, key: uint32(at), klen: uint32(size - 8), val: uint32(p), vlen: vlen})
+		recs = append(recs, batchRec{trailer: trailer, key: uint32(at), klen: uint32(size - 8), val: uint32(p), vlen: vlen, shared: uint32(max(0, min(s, size-8, len(prev)-8)))})
 		prev, ordered = key, true
 		off = p + int(vlen)
 	}
