@@ -5,117 +5,97 @@ import (
 	"math/bits"
 )
 
-// FilterKind says what a table's Bloom filter holds.
-type FilterKind uint8
-
 const (
-	// FilterNone writes no filter: always safe, slower point reads.
-	FilterNone FilterKind = iota
-	// FilterWholeKey holds user keys: TiKV's default, lock and raft CF.
-	FilterWholeKey
-	// FilterPrefix holds user keys without their last 8 bytes: TiKV's write CF, prefix extractor FixedSuffixSliceTransform.
-	FilterPrefix
-	// FilterWholeKeyAndPrefix holds both: a write CF with whole-key-filtering switched on.
-	FilterWholeKeyAndPrefix
+	bloomLineBytes = 64
+	bloomLineBits  = bloomLineBytes * 8
+	filterTail     = 5 // metadata behind the bits of every kind of filter
+
+	// First byte of the metadata where it is not the number of probes of a legacy filter.
+	markFastBloom = 0xFF
+	markRibbon    = 0xFE
+
+	// RocksDB computes these sizes in 32 bits.
+	maxLegacyBits = 0xffff0000
+	maxFastBytes  = 0xffffffc0
 )
 
-// String names the kind.
-func (k FilterKind) String() string {
-	return [...]string{"none", "whole key", "prefix", "whole key and prefix"}[k&3]
-}
-
-func (k FilterKind) wholeKey() bool { return k == FilterWholeKey || k == FilterWholeKeyAndPrefix }
-func (k FilterKind) prefix() bool   { return k == FilterPrefix || k == FilterWholeKeyAndPrefix }
-
-const (
-	bloomPolicy     = "rocksdb.BuiltinBloomFilter"
-	bloomBitsPerKey = 10
-	bloomProbes     = 6 // int(bits per key * 0.69)
-	bloomLineBytes  = 64
-	bloomSuffix     = 8 // bytes of a commit_ts behind the key in the write CF
-)
-
-// bloomBuilder makes the filter block that RocksDB writes below format version 5, bit for bit.
+// legacyBloom makes the filter block that RocksDB's Bloom policy writes below format version 5, bit for bit.
 //
 //	+--------------------------------------------+-----------+----------------------+
-//	| lines of 64 bytes; their number is odd     | probes u8 | number of lines u32  |
+//	| lines of 64 bytes; their number is odd     | probes u8 | lines u32 LE         |
 //	+--------------------------------------------+-----------+----------------------+
 //
-// The hash chooses the line and, stepped by its own rotation, one bit of the line per probe.
+// The hash chooses the line and, stepped by its own rotation, one bit of the line per probe. Bits per key are whole ones.
 // Source: tikv/rocksdb 8.10.tikv util/bloom_impl.h (LegacyLocalityBloomImpl), table/block_based/filter_policy.cc
-// (LegacyBloomBitsBuilder), table/block_based/full_filter_block.cc (FullFilterBlockBuilder).
-type bloomBuilder struct {
-	kind      FilterKind
-	hashes    []uint32
-	lastWhole []byte
-	lastPref  []byte
-	seenWhole bool
-	seenPref  bool
-	inDomain  bool // the previous key had a prefix
-	prev      []byte
-	same      bool // prev is the prefix added last, of a filter that holds nothing else
-}
-
-// add takes user keys in ascending order.
-func (b *bloomBuilder) add(user []byte) {
-	hasPrefix := b.kind.prefix() && len(user) >= bloomSuffix
-	// RocksDB's builder, before it adds the second key, adds the prefix that a preceding filter partition would have ended
-	// on. Without partitions that is the empty string. It counts for the size of the filter.
-	if !b.seenPref && b.inDomain {
-		b.addHash(b.lastPref)
-		b.seenPref, b.same = true, false
-	}
-	if b.kind.wholeKey() {
-		if !hasPrefix {
-			b.addHash(user)
-		} else if !b.seenWhole || string(b.lastWhole) != string(user) {
-			b.addHash(user)
-			b.seenWhole, b.lastWhole = true, append(b.lastWhole[:0], user...)
-		}
-	}
-	b.inDomain = hasPrefix
-	if !hasPrefix {
-		return
-	}
-	p := user[:len(user)-bloomSuffix]
-	if !b.kind.wholeKey() {
-		// Neighbours with one hash count once anyway; this spares the hash.
-		if !b.same || string(b.prev) != string(p) {
-			b.addHash(p)
-			b.same, b.prev = true, append(b.prev[:0], p...)
-		}
-	} else if !b.seenPref || string(b.lastPref) != string(p) {
-		b.addHash(p)
-		b.seenPref, b.lastPref = true, append(b.lastPref[:0], p...)
-	}
-}
-
-func (b *bloomBuilder) addHash(key []byte) {
-	h := bloomHash(key)
-	if n := len(b.hashes); n == 0 || b.hashes[n-1] != h {
-		b.hashes = append(b.hashes, h)
-	}
-}
-
-// finish gives the filter block; nil when nothing was added, because an empty filter would hide every key.
-func (b *bloomBuilder) finish() []byte {
-	if len(b.hashes) == 0 {
-		return nil
-	}
-	const lineBits = bloomLineBytes * 8
-	lines := uint32((uint64(len(b.hashes))*bloomBitsPerKey + lineBits - 1) / lineBits)
-	lines |= 1
-	out := make([]byte, int(lines)*bloomLineBytes, int(lines)*bloomLineBytes+trailerSize+trailerSize)
-	for _, h := range b.hashes {
-		line := out[int(h%lines)*bloomLineBytes:]
+// (LegacyBloomBitsBuilder); the same in 6.4.tikv table/full_filter_bits_builder.h.
+func legacyBloom(hashes []uint32, millibits int) []byte {
+	probes := legacyProbes(millibits)
+	total := min(uint64(len(hashes))*uint64(wholeBits(millibits)), maxLegacyBits)
+	lines := uint32((total+bloomLineBits-1)/bloomLineBits) | 1
+	out := make([]byte, int(lines)*bloomLineBytes, int(lines)*bloomLineBytes+filterTail+trailerSize)
+	for _, h := range hashes {
+		line := out[int(h%lines)*bloomLineBytes:][:bloomLineBytes]
 		delta := bits.RotateLeft32(h, -17)
-		for range bloomProbes {
-			bit := h % lineBits
+		for range probes {
+			bit := h % bloomLineBits
 			line[bit/8] |= 1 << (bit % 8)
 			h += delta
 		}
 	}
-	return binary.LittleEndian.AppendUint32(append(out, bloomProbes), lines)
+	return binary.LittleEndian.AppendUint32(append(out, byte(probes)), lines)
+}
+
+func wholeBits(millibits int) int { return (millibits + 500) / 1000 }
+
+// legacyProbes rounds down, which made queries cheaper.
+func legacyProbes(millibits int) int {
+	return min(max(int(float64(wholeBits(millibits))*0.69), 1), 30)
+}
+
+// fastBloom makes the filter block that RocksDB's Bloom policy writes from format version 5 on, bit for bit.
+//
+//	+-----------------------+---------+--------------------+-----------------------------------------+-----------+
+//	| lines of 64 bytes     | FF: new | 00: FastLocalBloom | probes in bits 0 to 4; 0: 64-byte lines | 0 u16     |
+//	+-----------------------+---------+--------------------+-----------------------------------------+-----------+
+//
+// The lower half of the hash chooses the line; the upper half, multiplied from probe to probe, gives 9 bits for each.
+// Source: tikv/rocksdb 8.10.tikv util/bloom_impl.h (FastLocalBloomImpl), table/block_based/filter_policy.cc (FastLocalBloomBitsBuilder,
+// BuiltinFilterPolicy::GetBloomBitsReader).
+func fastBloom(hashes []uint64, millibits int) []byte {
+	n, probes := fastBloomBytes(len(hashes), millibits), fastBloomProbes(millibits)
+	lines := uint64(n / bloomLineBytes)
+	out := make([]byte, n, n+filterTail+trailerSize)
+	for _, h := range hashes {
+		line := out[(uint64(uint32(h))*lines>>32)*bloomLineBytes:][:bloomLineBytes]
+		p := uint32(h >> 32)
+		for range probes {
+			bit := p >> 23
+			line[bit/8] |= 1 << (bit % 8)
+			p *= bloomGolden
+		}
+	}
+	return append(out, markFastBloom, 0, byte(probes), 0, 0)
+}
+
+const bloomGolden = 0x9e3779b9
+
+// fastBloomBytes is the size of the lines for n keys.
+func fastBloomBytes(n, millibits int) int {
+	raw := min((uint64(n)*uint64(millibits)+7999)/8000, maxFastBytes)
+	return int((raw + bloomLineBytes - 1) &^ (bloomLineBytes - 1))
+}
+
+// fastBloomProbes is RocksDB's measured optimum. Source: util/bloom_impl.h (FastLocalBloomImpl::ChooseNumProbes).
+func fastBloomProbes(millibits int) int {
+	for i, most := range []int{2080, 3580, 5100, 6640, 8300, 10070, 11720, 14001, 16050, 18300, 22001, 25501} {
+		if millibits <= most {
+			return i + 1
+		}
+	}
+	if millibits > 50000 {
+		return 24
+	}
+	return (millibits-1)/2000 - 1
 }
 
 // bloomHash is LevelDB's murmur-like hash. The last bytes are added as signed chars: that is what the compilers of the

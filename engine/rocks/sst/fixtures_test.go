@@ -2,7 +2,6 @@ package sst
 
 import (
 	"bytes"
-	"encoding/binary"
 	"path"
 	"strings"
 	"testing"
@@ -104,28 +103,10 @@ func filterBlock(t *testing.T, r *Reader) []byte {
 	return b
 }
 
-// legacyBloom tells whether a filter block is of the kind that the writer makes; format version 5 brought another.
-func legacyBloom(b []byte) bool { return len(b) > 5 && b[len(b)-5] == bloomProbes }
-
-// mayContain asks a legacy filter as RocksDB's reader does.
-func mayContain(b []byte, key []byte) bool {
-	lines := binary.LittleEndian.Uint32(b[len(b)-4:])
-	h := bloomHash(key)
-	line := b[h%lines*bloomLineBytes:]
-	delta := h>>17 | h<<15
-	for range b[len(b)-5] {
-		if line[h%512/8]>>(h%8)&1 == 0 {
-			return false
-		}
-		h += delta
-	}
-	return true
-}
-
 // TestReadsTiKVFiles reads every table of four stores completely: all counts, sizes and checksums must come out as TiKV's
 // RocksDB recorded them, and our Bloom builder must give its filter bit for bit.
 func TestReadsTiKVFiles(t *testing.T) {
-	legacy := 0
+	seen := map[FilterForm]int{}
 	eachFixture(t, func(t *testing.T, fs base.FS, name string) {
 		r := openFixture(t, fs, name)
 		points, dels, err := content(r)
@@ -156,24 +137,21 @@ func TestReadsTiKVFiles(t *testing.T) {
 		if !r.HasFilter() {
 			return
 		}
-		b := bloomBuilder{kind: likeFilter(r)}
+		o := OptionsLike(r)
+		b := newFilterBuilder(&o)
 		for _, rec := range points {
 			b.add(rec.User)
 		}
-		if stored := filterBlock(t, r); legacyBloom(stored) {
-			legacy++
-			if !bytes.Equal(b.finish(), stored) {
-				t.Errorf("%v filter of %d entries differs from ours of %d", b.kind, p.NumFilterEntries, len(b.hashes))
-			}
-		} else if r.Version() < 5 {
-			t.Errorf("format version %d with a filter that is not the legacy one", r.Version())
+		seen[b.form]++
+		if stored := filterBlock(t, r); !bytes.Equal(b.finish(), stored) {
+			t.Errorf("%v filter in form %v of %d entries differs from ours of %d", b.kind, b.form, p.NumFilterEntries, b.entries())
 		}
-		if p.NumFilterEntries != uint64(len(b.hashes)) {
-			t.Errorf("filter entries %d, ours %d", p.NumFilterEntries, len(b.hashes))
+		if p.NumFilterEntries != uint64(b.entries()) {
+			t.Errorf("filter entries %d, ours %d", p.NumFilterEntries, b.entries())
 		}
 	})
-	if legacy == 0 {
-		t.Error("no file with a filter was seen")
+	if seen[FormLegacyBloom] == 0 || seen[FormFastBloom] == 0 {
+		t.Errorf("files with filters by form: %v", seen)
 	}
 }
 
@@ -225,7 +203,7 @@ func TestRewritesTiKVFiles(t *testing.T) {
 		for k, v := range p.All {
 			switch {
 			case strings.HasPrefix(k, "tikv."), strings.HasPrefix(k, "rocksdb.creating."), strings.HasPrefix(k, "rocksdb.sample_for"):
-			case k == propTailStart, k == "rocksdb.user.defined.timestamps.persisted", k == propFilterPolicy,
+			case k == propTailStart, k == "rocksdb.user.defined.timestamps.persisted",
 				k == "rocksdb.compression_options", k == "rocksdb.seqno.time.map", k == propIndexPartitions, k == propTopIndexSize:
 			case k == propIndexSize: // shortened separators
 			case k == propDataSize && p.Compression != "NoCompression":
@@ -246,16 +224,15 @@ func TestRewritesTiKVFiles(t *testing.T) {
 		if r.HasFilter() != again.HasFilter() {
 			t.Errorf("filter: TiKV %v, ours %v", r.HasFilter(), again.HasFilter())
 		} else if r.HasFilter() {
-			theirs, ours := filterBlock(t, r), filterBlock(t, again)
-			if legacyBloom(theirs) && !bytes.Equal(theirs, ours) {
+			if !bytes.Equal(filterBlock(t, r), filterBlock(t, again)) {
 				t.Error("filters differ")
 			}
+			f, err := again.Filter()
+			if err != nil {
+				t.Fatal(err)
+			}
 			for _, rec := range points {
-				if user := rec.User; o.Filter.prefix() {
-					if !mayContain(ours, user[:len(user)-bloomSuffix]) {
-						t.Fatalf("prefix of %v is not in the filter", rec.Key)
-					}
-				} else if !mayContain(ours, user) {
+				if !f.MayHoldKey(rec.User) {
 					t.Fatalf("%v is not in the filter", rec.Key)
 				}
 			}

@@ -7,11 +7,14 @@ import (
 // OptionsLike gives the profile in which r's file was written, so that its content can be written again: compression,
 // block size, filter, column family, prefix extractor, creation times. Collectors and FileNumber are left to the caller.
 //
-// A compression that the writer does not have becomes ZSTD, which every TiKV reads. The filter is left out where its kind
-// cannot be told: a missing filter is always safe.
+// A compression that the writer does not have becomes ZSTD, which every TiKV reads; format version 6 becomes 5. The filter is left out
+// where its kind cannot be told: a missing filter is always safe.
 func OptionsLike(r *Reader) WriterOptions {
 	p := r.props
 	o := WriterOptions{
+		FormatVersion:    min(max(r.foot.version, minVersion), MaxWriterVersion),
+		Checksum:         r.foot.checksum,
+		FilterPolicy:     p.FilterPolicy,
 		Compression:      likeCompression(r),
 		BlockSize:        likeBlockSize(r),
 		Filter:           likeFilter(r),
@@ -22,7 +25,27 @@ func OptionsLike(r *Reader) WriterOptions {
 		OldestKeyTime:    p.OldestKeyTime,
 		FileCreationTime: p.FileCreationTime,
 	}
+	if o.Filter != FilterNone {
+		o.FilterForm, o.FilterMillibits = likeForm(r)
+	}
 	return o
+}
+
+// likeForm tells how r's filter was built. Its bits a key are TiKV's default where that gives as many probes, else about what the block
+// has.
+func likeForm(r *Reader) (FilterForm, int) {
+	f, err := r.Filter()
+	if err != nil || f == nil || f.always {
+		return FormBloom, DefaultFilterMillibits
+	}
+	bits := int(8000 * uint64(len(f.data)) / max(r.props.NumFilterEntries, 1) / 1000 * 1000)
+	bits = min(max(bits, 1000), 100_000)
+	switch {
+	case f.form == FormRibbon, f.form == FormFastBloom && f.probes == fastBloomProbes(DefaultFilterMillibits),
+		f.form == FormLegacyBloom && f.probes == legacyProbes(DefaultFilterMillibits):
+		bits = DefaultFilterMillibits
+	}
+	return f.form, bits
 }
 
 func likeCompression(r *Reader) byte {

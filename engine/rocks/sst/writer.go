@@ -22,8 +22,19 @@ type WriterOptions struct {
 	BlockSize int
 	// RestartInterval of data blocks; default 16.
 	RestartInterval int
-	// Filter is the kind of Bloom filter, 10 bits per key.
-	Filter FilterKind
+	// FormatVersion of the footer, 2 to 5; 0 means 2. Index separators are whole internal keys and handles are written whole in all of
+	// them: the properties say so, and every reader goes by these.
+	FormatVersion uint32
+	// Checksum of the blocks; 0, ChecksumNone, means ChecksumCRC32C: nothing is written unprotected.
+	Checksum ChecksumType
+	// Filter is what the filter holds, FilterForm how it is built.
+	Filter     FilterKind
+	FilterForm FilterForm
+	// FilterMillibits is the filter's size in thousandths of a bit a key, for Ribbon that of the equivalent Bloom filter; 0 means
+	// DefaultFilterMillibits.
+	FilterMillibits int
+	// FilterPolicy is the policy's name among the properties; empty writes no such property.
+	FilterPolicy string
 	// CFID and CFName of the column family.
 	CFID   uint32
 	CFName string
@@ -41,7 +52,9 @@ type WriterOptions struct {
 const DefaultBlockSize = 32 << 10
 
 const (
-	writerVersion          = 2
+	minVersion = 2
+	// MaxWriterVersion is the newest format version that the writer has.
+	MaxWriterVersion       = 5
 	defaultRestartInterval = 16
 	flushAt                = 256 << 10
 	// maxRecord keeps a block of one record below what the reader accepts.
@@ -71,7 +84,7 @@ type Writer struct {
 	data   blockBuilder
 	index  blockBuilder
 	comp   compressor
-	bloom  bloomBuilder
+	filter filterBuilder
 	dels   []ikey.RangeDel
 	last   []byte // encoded internal key of the last record
 	handle []byte // of a block, encoded
@@ -89,17 +102,32 @@ func NewWriter(f vfs.File, o WriterOptions) *Writer {
 	if o.RestartInterval <= 0 {
 		o.RestartInterval = defaultRestartInterval
 	}
+	if o.FilterMillibits <= 0 {
+		o.FilterMillibits = DefaultFilterMillibits
+	}
+	if o.FormatVersion == 0 {
+		o.FormatVersion = minVersion
+	}
+	if o.Checksum == ChecksumNone {
+		o.Checksum = ChecksumCRC32C
+	}
 	w := &Writer{
 		f: f, o: o,
-		data:  blockBuilder{interval: o.RestartInterval},
-		index: blockBuilder{interval: 1},
-		comp:  compressor{code: o.Compression},
-		bloom: bloomBuilder{kind: o.Filter},
+		data:   blockBuilder{interval: o.RestartInterval},
+		index:  blockBuilder{interval: 1},
+		comp:   compressor{code: o.Compression},
+		filter: newFilterBuilder(&o),
 	}
 	switch o.Compression {
 	case CompressionNone, CompressionSnappy, CompressionLZ4, CompressionLZ4HC, CompressionZSTD:
 	default:
 		w.err = fmt.Errorf("write table: %w", errCompression(o.Compression))
+	}
+	if w.o.Filter = w.filter.kind; o.FormatVersion < minVersion || o.FormatVersion > MaxWriterVersion {
+		w.err = fmt.Errorf("write table: format version %d, not %d to %d", o.FormatVersion, minVersion, MaxWriterVersion)
+	}
+	if o.Checksum > ChecksumXXH3 {
+		w.err = fmt.Errorf("write table: %v is not known", o.Checksum)
 	}
 	for _, c := range o.Collectors {
 		w.titan = w.titan || c.Name() == BlobCollectorName
@@ -154,9 +182,7 @@ func (w *Writer) inOrder(k ikey.Key) error {
 
 // count takes a record into filter, properties and sequence range.
 func (w *Writer) count(k ikey.Key, value []byte) {
-	if w.o.Filter != FilterNone {
-		w.bloom.add(k.User)
-	}
+	w.filter.add(k.User)
 	w.props.RawKeySize += uint64(len(k.User)) + 8
 	if !w.titan || k.Kind != ikey.KindBlobIndex {
 		w.props.RawValueSize += uint64(len(value))
@@ -179,7 +205,7 @@ func (w *Writer) CopyBlock(b *Batches) (bool, error) {
 	}
 	foot := &b.r.foot
 	n := b.Len()
-	if n == 0 || !b.whole || b.r.global || foot.checksum != ChecksumCRC32C || foot.base != 0 || foot.version < 2 {
+	if n == 0 || !b.whole || b.r.global || foot.checksum != w.o.Checksum || foot.base != 0 || foot.version < 2 {
 		return false, nil
 	}
 	size := len(b.stored) - trailerSize
@@ -260,7 +286,7 @@ func (w *Writer) writeBlock(payload []byte, compress bool) (handle, error) {
 	h := handle{w.off, uint64(len(stored))}
 	start := len(w.out)
 	w.out = append(append(w.out, stored...), code)
-	w.out = binary.LittleEndian.AppendUint32(w.out, checksum(ChecksumCRC32C, w.out[start:]))
+	w.out = binary.LittleEndian.AppendUint32(w.out, checksum(w.o.Checksum, w.out[start:]))
 	w.off += h.size + trailerSize
 	if len(w.out) < flushAt {
 		return h, nil
@@ -326,13 +352,13 @@ func (w *Writer) finish() (Meta, error) {
 		return Meta{}, ErrEmpty
 	}
 	meta := blockBuilder{interval: 1}
-	if filter := w.bloom.finish(); filter != nil {
+	if filter := w.filter.finish(); filter != nil {
 		h, err := w.writeBlock(filter, false)
 		if err != nil {
 			return Meta{}, err
 		}
-		w.props.FilterSize, w.props.NumFilterEntries = h.size, uint64(len(w.bloom.hashes))
-		meta.add([]byte(metaFullFilter+bloomPolicy), appendHandle(nil, h))
+		w.props.FilterSize, w.props.NumFilterEntries = h.size, uint64(w.filter.entries())
+		meta.add([]byte(metaFullFilter+filterPolicy), appendHandle(nil, h))
 	}
 	raw := w.index.finish()
 	w.props.IndexSize = uint64(len(raw)) + trailerSize
@@ -361,7 +387,7 @@ func (w *Writer) finish() (Meta, error) {
 	if h, err = w.writeBlock(meta.finish(), false); err != nil {
 		return Meta{}, err
 	}
-	w.out = append(w.out, encodeFooter(writerVersion, ChecksumCRC32C, h, index)...)
+	w.out = append(w.out, encodeFooter(w.o.FormatVersion, w.o.Checksum, h, index)...)
 	w.meta.Size = w.off + footerSize
 	if err := w.flushOut(); err != nil {
 		return Meta{}, err
@@ -447,6 +473,9 @@ func (w *Writer) properties() (map[string]string, error) {
 	if o.PrefixExtractor != "" {
 		all[propPrefixExtractor] = o.PrefixExtractor
 	}
+	if o.FilterPolicy != "" {
+		all[propFilterPolicy] = o.FilterPolicy
+	}
 	all[propCollectors] = "[" + strings.Join(names, ",") + "]"
 	all[propCompression] = CompressionName(o.Compression)
 	all[propIndexType] = fixed32Prop(indexBinary)
@@ -454,12 +483,6 @@ func (w *Writer) properties() (map[string]string, error) {
 	all[propWholeKey], all[propPrefixFiltering] = boolProp(whole), boolProp(prefix)
 	return all, nil
 }
-
-// Prefix extractors that TiKV configures. Source: tikv/tikv components/engine_rocks/src/util.rs.
-const (
-	extractorSuffix = "FixedSuffixSliceTransform" // key without its last 8 bytes
-	extractorNoop   = "NoopSliceTransform"        // the whole key
-)
 
 // filtering gives the two properties that tell a reader what it may ask the filter. They must be true of the filter that is
 // written: a reader that asks for prefixes in a filter of whole keys misses data. Without filter they are TiKV's.

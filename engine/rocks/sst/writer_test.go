@@ -21,11 +21,14 @@ var profiles = []WriterOptions{
 	{CFName: "default", Compression: CompressionLZ4, BlockSize: 4 << 10, Filter: FilterWholeKey, PrefixExtractor: "nullptr"},
 	{CFName: "write", CFID: 2, Compression: CompressionZSTD, BlockSize: 1 << 10, PrefixExtractor: "FixedSuffixSliceTransform", Filter: FilterPrefix},
 	{CFName: "write", CFID: 2, Compression: CompressionSnappy, PrefixExtractor: "FixedSuffixSliceTransform", Filter: FilterWholeKeyAndPrefix, FileNumber: 77, CreationTime: 5, OldestKeyTime: 4, FileCreationTime: 6},
+	{CFName: "default", Compression: CompressionLZ4, BlockSize: 2 << 10, Filter: FilterWholeKey, FormatVersion: 5, Checksum: ChecksumXXH3, PrefixExtractor: "nullptr", FilterPolicy: "bloomfilter"},
+	{CFName: "write", CFID: 2, Compression: CompressionZSTD, BlockSize: 1 << 10, PrefixExtractor: "FixedSuffixSliceTransform", Filter: FilterPrefix, FilterForm: FormRibbon, FormatVersion: 4, Checksum: ChecksumXXH64, FilterPolicy: "ribbonfilter"},
+	{CFName: "default", Filter: FilterWholeKey, FormatVersion: 3, Checksum: ChecksumXXH32},
 	{CFName: "raft", CFID: 3, Compression: CompressionLZ4HC, RestartInterval: 1000, Collectors: []Collector{NewBlobCollector()}},
 }
 
 func profileName(o WriterOptions) string {
-	return fmt.Sprintf("%s %s %d/%d filter %v", o.CFName, CompressionName(o.Compression), o.BlockSize, o.RestartInterval, o.Filter)
+	return fmt.Sprintf("%s %s %d/%d filter %v %v version %d %v", o.CFName, CompressionName(o.Compression), o.BlockSize, o.RestartInterval, o.Filter, o.FilterForm, o.FormatVersion, o.Checksum)
 }
 
 func TestWriteThenRead(t *testing.T) {
@@ -63,7 +66,8 @@ func TestWriteThenRead(t *testing.T) {
 					t.Errorf("HasFilter %v", r.HasFilter())
 				}
 				like := OptionsLike(r)
-				if like.Compression != o.Compression || like.CFName != o.CFName || like.CFID != o.CFID || like.PrefixExtractor != o.PrefixExtractor || like.CreationTime != o.CreationTime || r.HasFilter() && like.Filter != o.Filter {
+				if like.Compression != o.Compression || like.CFName != o.CFName || like.CFID != o.CFID || like.PrefixExtractor != o.PrefixExtractor || like.FilterPolicy != o.FilterPolicy || like.CreationTime != o.CreationTime || r.HasFilter() && like.Filter != o.Filter ||
+					like.FormatVersion != max(o.FormatVersion, 2) || like.Checksum != max(o.Checksum, ChecksumCRC32C) {
 					t.Errorf("OptionsLike gives %+v for %+v", like, o)
 				}
 			})
