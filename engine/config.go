@@ -58,6 +58,7 @@ type CFConfig struct {
 	PropKeysIndexDistance      uint64 // default 40960
 	CompressionPerLevel        []string
 	BottommostLevelCompression string // "zstd", "disable"
+	HasFilter                  bool   // use-bloom-filter is there
 	UseBloomFilter             bool
 	BloomFilterBitsPerKey      int
 	BlockBasedBloomFilter      bool
@@ -65,6 +66,12 @@ type CFConfig struct {
 	RibbonFilterAboveLevel     int // -1: no ribbon filters
 	FormatVersion              int // block table; default 2
 	Checksum                   string
+	HasHits                    bool // optimize-filters-for-hits is there
+	OptimizeFiltersForHits     bool
+	DynamicLevelBytes          bool
+	MaxBytesForLevelBase       uint64
+	MaxBytesForLevelMultiplier int
+	NumLevels                  int    // default 7
 	MinBlobSize                uint64 // titan.min-blob-size
 	BlobRunMode                string // titan.blob-run-mode: "normal", "read-only", "fallback"
 	TitanLevelMerge            bool   // titan.level-merge
@@ -254,10 +261,15 @@ func (t tomlTree) db(name string, cfs ...string) DBConfig {
 			RibbonFilterAboveLevel:     int(t.num(p+"ribbon-filter-above-level", -1)),
 			FormatVersion:              int(t.num(p+"format-version", 2)),
 			Checksum:                   t.str(p + "checksum"),
+			MaxBytesForLevelBase:       t.size(p+"max-bytes-for-level-base", 0),
+			MaxBytesForLevelMultiplier: int(t.num(p+"max-bytes-for-level-multiplier", 0)),
+			NumLevels:                  int(t.num(p+"num-levels", 7)),
 			MinBlobSize:                t.size(p+"titan.min-blob-size", 0),
 			BlobRunMode:                t.str(p + "titan.blob-run-mode"),
 		}
-		c.UseBloomFilter, _ = t.flag(p + "use-bloom-filter")
+		c.UseBloomFilter, c.HasFilter = t.flag(p + "use-bloom-filter")
+		c.OptimizeFiltersForHits, c.HasHits = t.flag(p + "optimize-filters-for-hits")
+		c.DynamicLevelBytes, _ = t.flag(p + "dynamic-level-bytes")
 		c.BlockBasedBloomFilter, _ = t.flag(p + "block-based-bloom-filter")
 		c.WholeKeyFiltering, _ = t.flag(p + "whole-key-filtering")
 		c.TitanLevelMerge, _ = t.flag(p + "titan.level-merge")

@@ -315,7 +315,7 @@ func (d *discovery) kvOptionsFile() error {
 func (d *discovery) kvOptions() error {
 	opts, err := options.Load(d.fs, d.l.OptionsFile)
 	if errors.Is(err, base.ErrCorrupt) {
-		d.warnf("the OPTIONS file is damaged and is ignored: %v", err)
+		d.warnf("the OPTIONS file is damaged and is ignored: %v; new tables are written as last_tikv.toml, the tables that they replace, and TiKV's defaults say", err)
 		return nil
 	}
 	d.l.Options = opts

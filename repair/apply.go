@@ -346,6 +346,9 @@ func (a *applier) rewind(ctx context.Context, ro RewindOptions) error {
 		return err
 	}
 	began := time.Now()
+	for _, n := range tableNotes(a.s.Layout, a.s.DB.Names()) {
+		a.o.Say("note: %s", n)
+	}
 	a.o.Say("reading what is above %s", ro.T)
 	if r.effect, err = r.w.logicalPass(ctx); err != nil {
 		return err

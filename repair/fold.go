@@ -6,6 +6,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/profile"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/scan"
@@ -51,8 +52,9 @@ func (p *physical) level0(cf *rocks.CF, it ikey.Iter, dels []ikey.RangeDel) erro
 // the only new one of its key. Returned is the next free sequence number.
 func (p *physical) foldFiles(name string, files []rocks.SpoolFile, seq uint64) (uint64, error) {
 	cf := p.w.store.DB.CF(name)
-	// A table's filter is made of 4 bytes a key that are held until its end.
-	limit := int(max(p.w.spill.Limit/8, 1<<18))
+	// A table's filter is made of some bytes a key that are held until its end: half of what is not the reader's.
+	o := p.w.tableOptions(p.w.store.DB.CF(name), profile.Place{}, nil)
+	limit := int(max(p.w.spill.Limit/int64(2*max(o.FilterBytesPerKey(), 4)), 1<<18))
 	for len(files) > 0 {
 		n, records := 0, 0
 		for n < len(files) && (n == 0 || records+files[n].Records <= limit) {
@@ -151,23 +153,12 @@ func (r *ruled) Err() error {
 	return r.Iter.Err()
 }
 
-// foldOptions is the profile of an L0 table as TiKV flushes it: not compressed, with the family's filter.
+// foldOptions are those of an L0 table as TiKV flushes it.
 func (w *Rewinder) foldOptions(cf *rocks.CF, number uint64) sst.WriterOptions {
-	name := cf.Meta.Name
 	now := uint64(w.o.Now.Unix())
-	o := sst.WriterOptions{
-		CFID: cf.Meta.ID, CFName: name, FileNumber: number, Filter: sst.FilterWholeKey,
-		CreationTime: now, OldestKeyTime: now, FileCreationTime: now,
-		BlockSize: 32 << 10,
-	}
-	switch name {
-	case scan.CFWrite:
-		// tikv/tikv src/config/mod.rs WriteCfConfig: whole_key_filtering off, prefix = key without its timestamp.
-		o.Filter, o.PrefixExtractor = sst.FilterPrefix, "FixedSuffixSliceTransform"
-	case scan.CFLock, scan.CFRaft:
-		o.BlockSize, o.PrefixExtractor = 16<<10, "NoopSliceTransform"
-	}
-	o.Collectors = w.collectors(name, w.collectorsOf(cf), nil)
+	o := w.tableOptions(cf, profile.Place{}, nil)
+	o.FileNumber, o.CreationTime, o.OldestKeyTime, o.FileCreationTime = number, now, now, now
+	o.Collectors = w.collectors(cf.Meta.Name, w.collectorsOf(cf), nil)
 	return o
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/profile"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
 	"github.com/tikv-repair/tikv-repair/scan"
 )
@@ -163,7 +164,7 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 		return nil
 	}
 	p.w.expect(dataSize(r))
-	o := sst.OptionsLike(r)
+	o := p.w.tableOptions(cf, profile.Place{Level: f.Level, Old: f.FileMeta}, r)
 	o.FileNumber = number
 	o.FileCreationTime = uint64(p.w.o.Now.Unix())
 	o.Collectors = p.w.collectors(cf.Meta.Name, collectorNames(r.Props().Collectors), r.Props().User)

@@ -113,7 +113,7 @@ func Reset(ctx context.Context, fs base.FS, dir string, so scan.Options, o Reset
 	for _, w := range s.Layout.Warnings {
 		o.Say("warning: %s", w)
 	}
-	for _, n := range droppedTails(s) {
+	for _, n := range append(tableNotes(s.Layout, s.DB.Names()), droppedTails(s)...) {
 		o.Say("note: %s", n)
 	}
 	if o.Tail == "" {

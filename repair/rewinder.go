@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,8 +51,9 @@ type Rewinder struct {
 	staleTS bool // TiKV of this store writes the stale-version properties
 	titan   bool // tables of this store carry Titan's collector
 
-	spill rocks.Spill
-	held  atomic.Int64 // bytes of new records in memory, of the shards that have ended
+	tables sync.Map // column family to its *profile.Tables
+	spill  rocks.Spill
+	held   atomic.Int64 // bytes of new records in memory, of the shards that have ended
 }
 
 // NewRewinder reads the properties of every table that it may have to skip or rewrite.
