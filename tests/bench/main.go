@@ -11,7 +11,9 @@
 //	BENCH_SCALE  rows, 1 is 6 million write records (default 0.2)
 //	BENCH_RUNS   how often each side runs, on a fresh copy each time (default 1); the fastest counts
 //	BENCH_DIR    where the stores are (default .cache/bench); generated once
-//	BENCH_SHAPES names, comma separated (default all; recent-x10 only when it is named)
+//	BENCH_SHAPES names, comma separated (default all; recent-x10 and many-files only when they are named)
+//
+// Of many-files only ours is measured: inspect, and rewinds with nothing above T and with little.
 package main
 
 import (
@@ -39,7 +41,7 @@ func main() {
 		floor, ts, ours, profile string
 		read, write              int64
 	}
-	flag.StringVar(&f.ours, "ours", "", "rewind this `directory` within this process")
+	flag.StringVar(&f.ours, "ours", "", "rewind this `directory` within this process; without -ts inspect it")
 	flag.StringVar(&f.profile, "cpuprofile", "cpu.prof", "where the profile of -ours goes")
 	flag.StringVar(&f.floor, "floor", "", "run the floor on this `directory`")
 	flag.StringVar(&f.ts, "ts", "", "T")
@@ -51,7 +53,7 @@ func main() {
 	switch {
 	case f.floor+f.ours == "":
 		err = bench()
-	case parsed != nil:
+	case parsed != nil && (f.ours == "" || f.ts != ""):
 		err = fmt.Errorf("-ts: %w", parsed)
 	case f.ours != "":
 		err = profile(f.ours, mvcc.TS(t), f.profile)
@@ -89,11 +91,15 @@ func bench() error {
 	}
 	fmt.Printf("%d cores, scale %g; fastest of %d; seconds of wall clock (of processor), the whole process; rss is the peak\n\n", runtime.NumCPU(), scale, runs)
 	want := strings.Split(os.Getenv("BENCH_SHAPES"), ",")
-	for _, s := range append(slices.Clone(shapes), grown) {
-		if named := slices.Contains(want, s.name); !named && (want[0] != "" || s.name == grown.name) {
+	for _, s := range append(slices.Clone(shapes), grown, linked) {
+		if named := slices.Contains(want, s.name); !named && (want[0] != "" || s.name == grown.name || s.name == linked.name) {
 			continue
 		}
-		if err := b.shape(s.scaled(scale), scale); err != nil {
+		run := b.shape
+		if s.name == linked.name {
+			run = b.manyFiles
+		}
+		if err := run(s.scaled(scale), scale); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}

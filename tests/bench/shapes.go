@@ -31,6 +31,11 @@ var shapes = []shape{
 // grown is the store ten times larger than recent, with the same change.
 var grown = shape{"recent-x10", "the same change in ten times the rows", 10 * million, 5, 100, million / 4, 8 << 20, 64 << 20, "", []int{3}}
 
+// linked is a small store to which very many tables are linked. It has no locks, so that with nothing above T nothing is to be done.
+var linked = shape{"many-files", "100,000 tables of the write column family, all but a few by linking", million, 5, 100, million / 4, 8 << 20, 64 << 20, "", []int{0, 3}}
+
+const manyTables = 100_000
+
 // scaled is the shape for a part of the rows. The change of the grown store is that of its model.
 func (s shape) scaled(by float64) shape {
 	s.keys = max(1000, int(float64(s.keys)*by))
@@ -46,7 +51,7 @@ func (s shape) scaled(by float64) shape {
 func (s shape) args() []string {
 	out := []string{fmt.Sprintf("keys=%d", s.keys), fmt.Sprintf("versions=%d", s.versions), fmt.Sprintf("value=%d", s.value),
 		fmt.Sprintf("recent=%d", s.recent)}
-	if s.name != "nothing" {
+	if s.name != "nothing" && s.name != linked.name {
 		out = append(out, "locks=1000")
 	}
 	return append(out, s.options()...)
