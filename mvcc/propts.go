@@ -16,43 +16,52 @@ import "encoding/binary"
 //
 // Source: tikv components/engine_rocks/src/properties.rs, options.rs (TsFilter), master; compared by release.
 func PropTS(props map[string]string, rangeDels uint64) (min, max TS, trust bool) {
-	lo, okLo := u64FromProp(props, PropMinTS)
-	hi, okHi := u64FromProp(props, PropMaxTS)
-	if !okLo || !okHi {
-		return 0, MaxTS, false
+	var values [len(PropTSNames)][]byte
+	for i, n := range PropTSNames {
+		if v, ok := props[n]; ok {
+			values[i] = []byte(v)
+		}
 	}
-	errs, okErrs := u64FromProp(props, PropNumErrors)
-	trust = lo <= hi && okErrs && errs == 0 && rangeDels == 0 && !hasBlobs(props) && tombstonesCounted(props)
-	return TS(lo), TS(hi), trust
+	return PropTSValues(values[:], rangeDels)
 }
 
 // PropTSNames are the properties that PropTS looks at.
-var PropTSNames = []string{PropMinTS, PropMaxTS, PropNumErrors, PropBlobSize, PropNumDeletes, propDeletedKeys}
+var PropTSNames = [...]string{PropMinTS, PropMaxTS, PropNumErrors, PropBlobSize, PropNumDeletes, propDeletedKeys}
 
 const propDeletedKeys = "rocksdb.deleted.keys"
 
-func u64FromProp(props map[string]string, name string) (uint64, bool) {
-	s, ok := props[name]
-	if !ok || len(s) != 8 {
+// PropTSValues is PropTS of the values of PropTSNames, nil where there is none.
+func PropTSValues(values [][]byte, rangeDels uint64) (min, max TS, trust bool) {
+	lo, okLo := u64FromProp(values[0])
+	hi, okHi := u64FromProp(values[1])
+	if !okLo || !okHi {
+		return 0, MaxTS, false
+	}
+	errs, okErrs := u64FromProp(values[2])
+	trust = lo <= hi && okErrs && errs == 0 && rangeDels == 0 && !hasBlobs(values[3]) && tombstonesCounted(values[4], values[5])
+	return TS(lo), TS(hi), trust
+}
+
+func u64FromProp(v []byte) (uint64, bool) {
+	if len(v) != 8 {
 		return 0, false
 	}
-	return binary.BigEndian.Uint64([]byte(s)), true
+	return binary.BigEndian.Uint64(v), true
 }
 
 // hasBlobs reports whether Titan's collector counted a blob, or wrote something that does not decode.
-func hasBlobs(props map[string]string) bool {
-	s, ok := props[PropBlobSize]
-	if !ok {
+func hasBlobs(size []byte) bool {
+	if size == nil {
 		return false
 	}
-	n, used := binary.Uvarint([]byte(s))
+	n, used := binary.Uvarint(size)
 	return used <= 0 || n != 0
 }
 
-func tombstonesCounted(props map[string]string) bool {
-	if _, ok := u64FromProp(props, PropNumDeletes); ok {
+func tombstonesCounted(deletes, deleted []byte) bool {
+	if _, ok := u64FromProp(deletes); ok {
 		return true
 	}
-	n, used := binary.Uvarint([]byte(props[propDeletedKeys]))
+	n, used := binary.Uvarint(deleted)
 	return used > 0 && n == 0
 }

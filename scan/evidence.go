@@ -193,18 +193,7 @@ func (s *Store) newestIn(name string, newest mvcc.TS, counts func(key []byte) bo
 			newest = max(newest, b.Max)
 			continue
 		}
-		r, done, err := cf.Table(f.FileMeta)
-		if err != nil {
-			return 0, err
-		}
-		ti := r.NewIter()
-		for ok := ti.First(); ok; ok = ti.Next() {
-			note(ti.Key().User)
-		}
-		err = ti.Err()
-		ti.Close()
-		done()
-		if err != nil {
+		if err := noteTable(cf, f, note); err != nil {
 			return 0, err
 		}
 	}

@@ -3,6 +3,7 @@ package scan
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -188,41 +189,49 @@ func (v *limitsView) newestIn(ctx context.Context, name string, out map[uint64]n
 	for ok := it.First(); ok; ok = it.Next() {
 		note(it.Key().User)
 	}
+	bounds, err := v.s.TimeBounds(name)
+	if err != nil {
+		return err
+	}
 	for _, f := range cf.Files() {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := v.newestInTable(name, f, out, note); err != nil {
+		// Properties of the default column family speak of rows that are no raw entries, too: they only tell that a table cannot raise anything.
+		if b := bounds.Of(f.Number); b.Trust && (name == CFWrite || b.Max <= out[anyRegion].exact) {
+			v.boundInTable(name, f, b.Max, out)
+			continue
+		}
+		if err := noteTable(cf, f, note); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (v *limitsView) newestInTable(name string, f rocks.LevelFile, out map[uint64]newestOf, note func([]byte)) error {
-	t, done, err := v.s.DB.CF(name).Table(f.FileMeta)
+// boundInTable raises the newest commit of the regions that a table touches to what its properties say.
+func (v *limitsView) boundInTable(name string, f rocks.LevelFile, hi mvcc.TS, out map[uint64]newestOf) {
+	if name == CFWrite {
+		raise(out, anyRegion, hi, true)
+	}
+	first, ok1 := v.finder.Find(f.Smallest.User)
+	last, ok2 := v.finder.Find(f.Largest.User)
+	for _, id := range v.finder.Touching(f.Smallest.User, f.Largest.User) {
+		raise(out, id, hi, name == CFWrite && ok1 && ok2 && first.ID == last.ID && first.ID == id)
+	}
+}
+
+// noteTable reads the keys of a table through.
+func noteTable(cf *rocks.CF, f rocks.LevelFile, note func([]byte)) error {
+	t, done, err := cf.Table(f.FileMeta)
 	if err != nil {
 		return err
 	}
-	defer done()
-	// Properties of the default column family speak of rows that are no raw entries, too: they only tell that a table cannot raise anything.
-	if _, hi, trust := mvcc.PropTS(t.Props().User, 0); trust && (name == CFWrite || hi <= out[anyRegion].exact) {
-		if name == CFWrite {
-			raise(out, anyRegion, hi, true)
-		}
-		first, ok1 := v.finder.Find(f.Smallest.User)
-		last, ok2 := v.finder.Find(f.Largest.User)
-		for _, id := range v.finder.Touching(f.Smallest.User, f.Largest.User) {
-			raise(out, id, hi, name == CFWrite && ok1 && ok2 && first.ID == last.ID && first.ID == id)
-		}
-		return nil
-	}
 	it := t.NewIter()
-	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
 		note(it.Key().User)
 	}
-	return it.Err()
+	return errors.Join(it.Err(), it.Close(), done())
 }
 
 func raise(out map[uint64]newestOf, region uint64, ts mvcc.TS, exact bool) {

@@ -107,7 +107,8 @@ func Open(fs base.FS, dir string, o Options) (*Store, error) {
 
 func (s *Store) open() error {
 	var err error
-	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir, Spill: s.Spill(), HeadProps: mvcc.PropTSNames, Stop: s.o.Stop}); err != nil {
+	o := rocks.Options{WALDir: s.Layout.KVWALDir, Spill: s.Spill(), HeadProps: mvcc.PropTSNames[:], Bound: boundOf, Stop: s.o.Stop}
+	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, o); err != nil {
 		return err
 	}
 	for _, cf := range []string{CFDefault, CFLock, CFWrite, CFRaft} {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
@@ -28,8 +29,10 @@ type Options struct {
 	Spill Spill
 	// Stop is asked now and then while the logs are replayed; its error ends that. Nil goes on.
 	Stop func() error
-	// HeadProps are the properties that Heads gives.
+	// HeadProps are the properties that Heads looks at, Bound what it makes of their values: as stored, in the order of the names, nil for
+	// what a table does not have, valid during the call. It is called from several goroutines.
 	HeadProps []string
+	Bound     func(values [][]byte) Bound
 	// TablePath replaces the path of a table, for staged ones; nil or "" means the usual name.
 	TablePath func(number uint64) string
 }
@@ -47,12 +50,13 @@ type DB struct {
 	// LastSeq is the largest sequence number in use, logs included.
 	LastSeq uint64
 
-	spill    Spill
-	headSet  map[string]bool
-	staged   bool // some tables are not where their number says
-	cfs      map[string]*CF
-	tables   *tableCache
-	overlaid uint64
+	spill     Spill
+	headProps []string
+	bound     func([][]byte) Bound
+	staged    bool // some tables are not where their number says
+	cfs       map[string]*CF
+	tables    *tableCache
+	overlaid  uint64
 }
 
 // CF is one column family of a DB.
@@ -61,10 +65,10 @@ type CF struct {
 	Meta *manifest.CF
 	log  Log
 
-	rangeDels sync.Map // file number to its []ikey.RangeDel
+	rangeDels sync.Map // file number to its []ikey.RangeDel, of files that have been opened for them
 
 	headsMu sync.Mutex
-	heads   map[uint64]map[string]string
+	heads   atomic.Pointer[Heads]
 }
 
 // Open rebuilds the version from CURRENT and the MANIFEST and replays the logs into memory, as DB::Open with point-in-time
@@ -78,10 +82,7 @@ func Open(fs base.FS, dir string, o Options) (*DB, error) {
 			return nil, err
 		}
 	}
-	db := &DB{FS: fs, Dir: dir, WALDir: o.WALDir, State: st, spill: o.Spill, headSet: map[string]bool{}, staged: o.TablePath != nil, cfs: map[string]*CF{}}
-	for _, n := range o.HeadProps {
-		db.headSet[n] = true
-	}
+	db := &DB{FS: fs, Dir: dir, WALDir: o.WALDir, State: st, spill: o.Spill, headProps: o.HeadProps, bound: o.Bound, staged: o.TablePath != nil, cfs: map[string]*CF{}}
 	if db.WALDir == "" {
 		db.WALDir = dir
 	}
@@ -316,24 +317,9 @@ func (it *Iter) Source() Source {
 // RangeDels collects the range tombstones of the logs and of all live files that may touch [lower, upper).
 func (cf *CF) RangeDels(lower, upper []byte) ([]ikey.RangeDel, error) {
 	out := append([]ikey.RangeDel(nil), cf.log.RangeDels()...)
-	var files []*manifest.FileMeta
-	unknown := 0
-	for _, level := range cf.Meta.Levels {
-		for _, f := range level {
-			if !overlaps(f, lower, upper) {
-				continue
-			}
-			files = append(files, f)
-			if _, ok := cf.rangeDels.Load(f.Number); !ok {
-				unknown++
-			}
-		}
-	}
-	if unknown > manyUnknown {
-		// Cheaper than to open them one after the other; almost none has any.
-		if _, err := cf.Heads(); err != nil {
-			return nil, err
-		}
+	files, err := cf.withRangeDels(lower, upper)
+	if err != nil {
+		return nil, err
 	}
 	for _, f := range files {
 		ds, err := cf.fileRangeDels(f)
@@ -344,6 +330,41 @@ func (cf *CF) RangeDels(lower, upper []byte) ([]ikey.RangeDel, error) {
 	}
 	sort.Slice(out, func(i, j int) bool { return bytes.Compare(out[i].Start, out[j].Start) < 0 })
 	return out, nil
+}
+
+// withRangeDels lists the live files that may touch [lower, upper) and have range tombstones, or may have some.
+func (cf *CF) withRangeDels(lower, upper []byte) ([]*manifest.FileMeta, error) {
+	var files []*manifest.FileMeta
+	heads := cf.heads.Load()
+	if heads == nil {
+		unknown := 0
+		for _, level := range cf.Meta.Levels {
+			for _, f := range level {
+				if !overlaps(f, lower, upper) {
+					continue
+				}
+				files = append(files, f)
+				if _, ok := cf.rangeDels.Load(f.Number); !ok {
+					unknown++
+				}
+			}
+		}
+		if unknown <= manyUnknown {
+			return files, nil
+		}
+		// Cheaper than to open them one after the other; almost none has any.
+		var err error
+		if heads, err = cf.Heads(); err != nil {
+			return nil, err
+		}
+		files = files[:0]
+	}
+	for _, f := range heads.dels {
+		if overlaps(f, lower, upper) {
+			files = append(files, f)
+		}
+	}
+	return files, nil
 }
 
 // fileRangeDels remembers what it has read: almost every file has none, and every view asks again.

@@ -3,13 +3,12 @@ package rocks
 import (
 	"errors"
 	"os"
-	"runtime"
-	"sync"
+	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
-	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
 )
@@ -18,58 +17,97 @@ const (
 	// manyUnknown is from how many tables on their heads are read before the tables are opened.
 	manyUnknown = 64
 	headBatch   = 64
+	// headReaders is how many heads are read at a time, and how many descriptors that takes: the disk is waited for more than the processor.
+	headReaders = 32
 )
 
-// Heads gives the properties that Options.HeadProps names, as far as a table has them, by file number: of all live files of the family,
-// read in parallel, once. Which files have range tombstones is known afterwards. The result must not be changed.
-func (cf *CF) Heads() (map[uint64]map[string]string, error) {
+// Bound is what Options.Bound makes of the properties of a table.
+type Bound struct {
+	Min, Max uint64
+	Trust    bool
+}
+
+// Heads is what the ends of all live tables of a family say.
+type Heads struct {
+	bounds map[uint64]Bound
+	// dels are the files with range tombstones.
+	dels []*manifest.FileMeta
+}
+
+// Of gives the bound of a file, by number; that of a file that is not live is zero.
+func (h *Heads) Of(number uint64) Bound { return h.bounds[number] }
+
+// Heads reads the ends of all live tables of the family, in parallel, once.
+func (cf *CF) Heads() (*Heads, error) {
 	cf.headsMu.Lock()
 	defer cf.headsMu.Unlock()
-	if cf.heads != nil {
-		return cf.heads, nil
+	if h := cf.heads.Load(); h != nil {
+		return h, nil
 	}
 	files := cf.Files()
-	heads := make(map[uint64]map[string]string, len(files))
-	var mu sync.Mutex
+	bounds := make([]Bound, len(files))
+	dels := make([]bool, len(files))
+	var next atomic.Int64
 	var g errgroup.Group
-	g.SetLimit(4 * runtime.GOMAXPROCS(0)) // the disk is waited for more than the processor
-	for len(files) > 0 {
-		part := files[:min(headBatch, len(files))]
-		files = files[len(part):]
+	for range min(headReaders, (len(files)+headBatch-1)/headBatch) {
 		g.Go(func() error {
-			for _, f := range part {
-				props, err := cf.head(f.FileMeta)
-				if err != nil {
-					return err
+			in := newHeads(cf)
+			for {
+				end := next.Add(headBatch)
+				for i := int(end - headBatch); i < min(int(end), len(files)); i++ {
+					head, err := in.read(files[i].FileMeta)
+					if err != nil {
+						next.Store(int64(len(files))) // the others need not go on
+						return err
+					}
+					dels[i] = head.RangeDels
+					if cf.db.bound != nil {
+						bounds[i] = cf.db.bound(head.Values)
+					}
 				}
-				mu.Lock()
-				heads[f.Number] = props
-				mu.Unlock()
+				if int(end) >= len(files) {
+					return nil
+				}
 			}
-			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	cf.heads = heads
-	return heads, nil
+	h := &Heads{bounds: make(map[uint64]Bound, len(files))}
+	for i, f := range files {
+		h.bounds[f.Number] = bounds[i]
+		if dels[i] {
+			h.dels = append(h.dels, f.FileMeta)
+		}
+	}
+	cf.heads.Store(h)
+	return h, nil
 }
 
-func (cf *CF) head(f *manifest.FileMeta) (map[string]string, error) {
+// headsReader reads heads one after the other.
+type headsReader struct {
+	cf  *CF
+	in  *sst.HeadReader
+	dir string // with the separator
+}
+
+func newHeads(cf *CF) *headsReader {
 	db := cf.db
-	o := sst.ReaderOptions{CF: cf.Meta.Name, Size: int64(f.Size), LargestSeq: f.LargestSeq}
-	path := db.FS.PathJoin(db.Dir, manifest.TableName(f.Number))
+	dir, _ := strings.CutSuffix(db.FS.PathJoin(db.Dir, "x"), "x")
+	return &headsReader{cf: cf, in: sst.NewHeadReader(db.FS, db.headProps), dir: dir}
+}
+
+func (r *headsReader) read(f *manifest.FileMeta) (*sst.Head, error) {
+	db := r.cf.db
+	o := sst.ReaderOptions{CF: r.cf.Meta.Name, Size: int64(f.Size), LargestSeq: f.LargestSeq}
 	if db.staged {
-		path = db.tables.path(f.Number)
+		return r.in.Read(db.tables.path(f.Number), o)
 	}
-	h, err := sst.ReadHead(db.FS, path, o, db.headSet)
+	h, err := r.in.Read(r.dir+manifest.TableName(f.Number), o)
 	if errors.Is(err, base.ErrIO) && errors.Is(err, os.ErrNotExist) {
 		// Under its old name, or not there: the usual way finds out.
-		h, err = sst.ReadHead(db.FS, db.tables.path(f.Number), o, db.headSet)
+		h, err = r.in.Read(db.tables.path(f.Number), o)
 	}
-	if err == nil && !h.RangeDels {
-		cf.rangeDels.Store(f.Number, []ikey.RangeDel(nil))
-	}
-	return h.Props, err
+	return h, err
 }

@@ -89,4 +89,16 @@ func parseNumber(s string) (uint64, bool) {
 func ManifestName(n uint64) string { return fmt.Sprintf("MANIFEST-%06d", n) }
 
 // TableName is the base name of SST number n.
-func TableName(n uint64) string { return fmt.Sprintf("%06d.sst", n) }
+func TableName(n uint64) string {
+	var b [24]byte
+	digits := strconv.AppendUint(append(b[:0], "00000"[:max(0, 6-digitsOf(n))]...), n, 10)
+	return string(append(digits, ".sst"...))
+}
+
+func digitsOf(n uint64) int {
+	d := 1
+	for ; n >= 10; n /= 10 {
+		d++
+	}
+	return d
+}

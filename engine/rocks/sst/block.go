@@ -94,11 +94,18 @@ func entryHeader(b []byte) (shared, unshared, vlen uint32, n int) {
 // eachEntry calls f for the entries of a meta block (metaindex, properties, range tombstones) with the value's offset in
 // payload; key is overwritten by the next entry. It returns why the block or an entry was not accepted, or "".
 func eachEntry(payload []byte, f func(key, value []byte, valueOff int) string) string {
+	var key []byte
+	return eachEntryIn(payload, &key, f)
+}
+
+// eachEntryIn is eachEntry with memory for the key.
+func eachEntryIn(payload []byte, memory *[]byte, f func(key, value []byte, valueOff int) string) string {
 	b, bad := parseBlock(payload)
 	if bad != "" {
 		return bad
 	}
-	var key []byte
+	key := (*memory)[:0]
+	defer func() { *memory = key }()
 	for p := 0; p < len(b.entries); {
 		shared, unshared, vlen, n := entryHeader(b.entries[p:])
 		if n == 0 {

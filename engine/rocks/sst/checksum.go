@@ -1,6 +1,7 @@
 package sst
 
 import (
+	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 
@@ -70,4 +71,10 @@ func contextModifier(base uint32, off uint64) uint32 {
 		return 0
 	}
 	return base ^ (uint32(off) + uint32(off>>32))
+}
+
+// checksums gives the checksum that a block is stored with, and the one that its payload and type byte have.
+func (f *footer) checksums(h handle, raw []byte) (stored, computed uint32) {
+	body := raw[:len(raw)-4]
+	return binary.LittleEndian.Uint32(raw[len(body):]), checksum(f.checksum, body) + contextModifier(f.base, h.off)
 }

@@ -130,9 +130,7 @@ func (r *Reader) rawBlock(h handle, buf []byte) ([]byte, error) {
 
 // checksumError compares the checksum of a raw block; empty when it holds.
 func (r *Reader) checksumError(h handle, raw []byte) error {
-	body := raw[:len(raw)-4]
-	stored := uint32(raw[len(body)]) | uint32(raw[len(body)+1])<<8 | uint32(raw[len(body)+2])<<16 | uint32(raw[len(body)+3])<<24
-	got := checksum(r.foot.checksum, body) + contextModifier(r.foot.base, h.off)
+	stored, got := r.foot.checksums(h, raw)
 	if got != stored {
 		return r.corrupt(h.off, "checksum (%v) of a block of %d bytes is %08x, computed %08x", r.foot.checksum, h.size, stored, got)
 	}
