@@ -64,6 +64,10 @@ func checkKV(fs base.FS, dir string) error {
 	if !isDir(fs, kv) {
 		return notStore(dir, "db is not a directory", "")
 	}
+	// There can be very many names.
+	if ok, err := base.Exists(fs, fs.PathJoin(kv, "CURRENT")); err == nil && ok {
+		return nil
+	}
 	names, err := list(fs, kv)
 	if err != nil {
 		return err

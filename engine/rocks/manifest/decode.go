@@ -17,7 +17,10 @@ const uniqueIDSize = 16
 // DecodeEdit decodes one MANIFEST record; the result does not alias b. An error is a *base.Error of class ErrCorrupt with
 // Offset in b, or of class ErrUnsupported for what TiKV never writes; Path is empty. An empty record is an edit without
 // any change.
-func DecodeEdit(b []byte) (*Edit, error) {
+func DecodeEdit(b []byte) (*Edit, error) { return decodeEdit(append([]byte(nil), b...)) }
+
+// decodeEdit is DecodeEdit with a result that aliases b: the keys of a store with 100,000 files are in memory once.
+func decodeEdit(b []byte) (*Edit, error) {
 	d := &decoder{b: b, size: len(b)}
 	e := &Edit{}
 	for len(d.b) > 0 && d.err == nil {
@@ -34,9 +37,22 @@ func DecodeEdit(b []byte) (*Edit, error) {
 
 // decoder reads primitives; after the first error it returns zero values.
 type decoder struct {
-	b    []byte
-	size int
-	err  error
+	b     []byte
+	size  int
+	err   error
+	files []FileMeta // memory for the next ones
+	made  int
+}
+
+// file gives memory for one more file: a piece at a time, the larger the more files the edit has had.
+func (d *decoder) file() *FileMeta {
+	if len(d.files) == 0 {
+		d.files = make([]FileMeta, min(d.made+1, 512))
+		d.made += len(d.files)
+	}
+	f := &d.files[0]
+	d.files = d.files[1:]
+	return f
 }
 
 func (d *decoder) fail(format string, args ...any) {
@@ -110,7 +126,8 @@ func (d *decoder) key(what string) ikey.Key {
 			d.fail("version edit: %s has the unknown type 0x%02X", what, uint8(k.Kind))
 		}
 	}
-	return k.Clone()
+	k.User = k.User[:len(k.User):len(k.User)] // what follows is the trailer
+	return k
 }
 
 func (d *decoder) field(e *Edit, tag uint32) {
@@ -208,7 +225,8 @@ func (d *decoder) walAddition() WALAddition {
 }
 
 func (d *decoder) newFile(e *Edit, tag uint32) {
-	f := &FileMeta{ChecksumFunc: ChecksumFuncNone}
+	f := d.file()
+	f.ChecksumFunc = ChecksumFuncNone
 	level := d.level()
 	f.Number = d.v64("file number")
 	if tag == tagNewFile3 {
@@ -260,7 +278,9 @@ func (d *decoder) custom(e *Edit, f *FileMeta, tag uint32) {
 	case customFileChecksum:
 		f.Checksum = string(value)
 	case customFileChecksumFunc:
-		f.ChecksumFunc = string(value)
+		if f.ChecksumFunc = ChecksumFuncNone; string(value) != ChecksumFuncNone {
+			f.ChecksumFunc = string(value)
+		}
 	case customTemperature:
 		f.Temperature = sub.u8("temperature")
 	case customMinTimestamp, customMaxTimestamp:
@@ -272,7 +292,7 @@ func (d *decoder) custom(e *Edit, f *FileMeta, tag uint32) {
 			sub.fail("version edit: unique id of %d bytes", len(value))
 			return
 		}
-		f.UniqueID = append([]byte(nil), value...)
+		f.UniqueID = value
 	case customEpochNumber:
 		f.Epoch = sub.v64("epoch number")
 	case customRangeDeletionSize:

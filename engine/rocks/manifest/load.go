@@ -80,11 +80,11 @@ func read(r io.Reader, path string, number uint64) (*State, error) {
 		case err != nil:
 			return nil, err
 		}
-		e, err := DecodeEdit(payload)
+		raw := append([]byte(nil), payload...)
+		e, err := decodeEdit(raw)
 		if err != nil {
 			return nil, at(err, path, off)
 		}
-		raw := append([]byte(nil), payload...)
 		if err := group.add(s, e, raw); err != nil {
 			return nil, at(err, path, off)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
@@ -21,11 +22,15 @@ type CF struct {
 	Levels [NumLevels][]*FileMeta
 
 	files map[uint64]placed
+	// added has the files in the order in which they came, nil for those that have gone: about the order of Levels, which is cheap to
+	// sort then.
+	added []*FileMeta
 }
 
 type placed struct {
 	level int
 	file  *FileMeta
+	at    int // in added
 }
 
 // State is what a MANIFEST adds up to.
@@ -125,10 +130,8 @@ func (s *State) Clone() *State {
 	c.CFs = make([]*CF, len(s.CFs))
 	for i, cf := range s.CFs {
 		n := *cf
-		n.files = make(map[uint64]placed, len(cf.files))
-		for k, v := range cf.files {
-			n.files[k] = v
-		}
+		n.files = maps.Clone(cf.files)
+		n.added = slices.Clone(cf.added)
 		for l := range n.Levels {
 			n.Levels[l] = slices.Clone(cf.Levels[l])
 		}
@@ -246,12 +249,17 @@ func (s *State) applyFiles(cf *CF, e *Edit) error {
 			return s.corrupt("deletes file %d from level %d of column family %s, it is on level %d", d.Number, d.Level, cf.Name, p.level)
 		}
 		delete(cf.files, d.Number)
+		cf.added[p.at] = nil
+	}
+	if len(cf.files) == 0 {
+		cf.files = make(map[uint64]placed, len(e.NewFiles))
 	}
 	for _, n := range e.NewFiles {
 		if other, level, _, there := s.File(n.File.Number); there {
 			return s.corrupt("adds file %d, which is on level %d of column family %s", n.File.Number, level, other.Name)
 		}
-		cf.files[n.File.Number] = placed{n.Level, n.File}
+		cf.files[n.File.Number] = placed{n.Level, n.File, len(cf.added)}
+		cf.added = append(cf.added, n.File)
 	}
 	return nil
 }
@@ -310,8 +318,11 @@ func (s *State) complete() error {
 // arrange rebuilds Levels from files.
 func (cf *CF) arrange() {
 	cf.Levels = [NumLevels][]*FileMeta{}
-	for _, p := range cf.files {
-		cf.Levels[p.level] = append(cf.Levels[p.level], p.file)
+	for _, f := range cf.added {
+		if f != nil {
+			level := cf.files[f.Number].level
+			cf.Levels[level] = append(cf.Levels[level], f)
+		}
 	}
 	sortL0(cf.Levels[0], cf.EpochsComplete())
 	for _, files := range cf.Levels[1:] {
