@@ -155,7 +155,7 @@ func (w *shard) open() error {
 		cf string
 		to **cursor
 	}{{CFWrite, &w.w}, {CFDefault, &w.d}, {CFLock, &w.l}} {
-		if *o.to, err = w.s.cursor(o.cf, w.span.lower, w.span.upper); err != nil {
+		if *o.to, err = w.s.cursor(o.cf, w.span.lower, w.span.upper, nil); err != nil {
 			return err
 		}
 		(*o.to).ok = (*o.to).First()

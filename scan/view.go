@@ -125,22 +125,23 @@ func most(a, b []byte) []byte {
 	return b
 }
 
-// cursor is a visible view that knows whether it stands on a record.
+// cursor is a visible view that knows whether it stands on a record. It only goes forward.
 type cursor struct {
-	*rocks.Visible
+	*rocks.Stream
 	ok bool
 }
 
-func (s *Store) cursor(cf string, lower, upper []byte) (*cursor, error) {
-	v, err := s.DB.CF(cf).NewVisible(lower, upper, nil)
+func (s *Store) cursor(cf string, lower, upper []byte, watch rocks.Watch) (*cursor, error) {
+	v, err := s.DB.CF(cf).NewStream(lower, upper, watch)
 	if err != nil {
 		return nil, err
 	}
-	return &cursor{Visible: v}, nil
+	return &cursor{Stream: v}, nil
 }
 
-func (c *cursor) Next() bool             { c.ok = c.Visible.Next(); return c.ok }
-func (c *cursor) SeekGE(key []byte) bool { c.ok = c.Visible.SeekGE(key); return c.ok }
+func (c *cursor) Next() bool             { c.ok = c.Stream.Next(); return c.ok }
+func (c *cursor) SeekGE(key []byte) bool { c.ok = c.Stream.SeekGE(key); return c.ok }
+func (c *cursor) Skip(to int) bool       { c.ok = c.Stream.Skip(to); return c.ok }
 
 // Rows iterates the rows that a client reads, in the order of user keys. It holds at most one iterator per column family and
 // is for one goroutine. A row that cannot be read does not end it: Value gives that row's error, Err only what ended the walk.
@@ -207,15 +208,15 @@ func (v *View) Rows(lower, upper []byte) (*Rows, error) {
 	}
 	var err error
 	if txn {
-		if r.write, err = v.s.cursor(CFWrite, lo, hi); err != nil {
+		if r.write, err = v.s.cursor(CFWrite, lo, hi, nil); err != nil {
 			return nil, err
 		}
-		if r.def, err = v.s.cursor(CFDefault, lo, hi); err != nil {
+		if r.def, err = v.s.cursor(CFDefault, lo, hi, nil); err != nil {
 			return nil, errors.Join(err, r.Close())
 		}
 	}
 	if raw {
-		if r.pairs, err = v.s.cursor(CFDefault, lo, hi); err != nil {
+		if r.pairs, err = v.s.cursor(CFDefault, lo, hi, nil); err != nil {
 			return nil, errors.Join(err, r.Close())
 		}
 	}

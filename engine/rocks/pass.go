@@ -19,6 +19,7 @@ type Pass struct {
 	heap         []*passSource // a binary min-heap
 	near, far    []*passSource
 	joined       bool
+	watch        Watch // may be nil
 	err          error
 
 	touched map[uint64]bool
@@ -47,11 +48,15 @@ type passSource struct {
 
 // NewPass opens the walk; near chooses the files that it always reads, nil means all. It must be closed.
 func (cf *CF) NewPass(lower, upper []byte, near Select) (*Pass, error) {
+	return cf.newPass(lower, upper, near, nil)
+}
+
+func (cf *CF) newPass(lower, upper []byte, near Select, watch Watch) (*Pass, error) {
 	ds, err := cf.RangeDels(lower, upper)
 	if err != nil {
 		return nil, err
 	}
-	p := &Pass{lower: lower, upper: upper, dels: newTombstones(ds), touched: map[uint64]bool{}}
+	p := &Pass{lower: lower, upper: upper, dels: newTombstones(ds), touched: map[uint64]bool{}, watch: watch}
 	p.near = append(p.near, &passSource{cf: cf, mem: &memIter{m: cf.log.mem}})
 	for _, c := range cf.log.spilled {
 		p.near = append(p.near, &passSource{cf: cf, log: c.r})
@@ -129,13 +134,17 @@ func (p *Pass) Valid() bool { return len(p.heap) > 0 && p.err == nil }
 
 // Next moves on by one physical record.
 func (p *Pass) Next() {
-	s := p.heap[0]
-	ok, err := s.next(p)
+	ok, err := p.heap[0].next(p)
+	p.moved(ok, err)
+}
+
+// moved puts the source at the top, which has gone on, in its place.
+func (p *Pass) moved(ok bool, err error) {
 	if err != nil {
 		p.err = err
 		return
 	}
-	if !ok || p.upper != nil && bytes.Compare(s.user, p.upper) >= 0 {
+	if !ok || p.upper != nil && bytes.Compare(p.heap[0].user, p.upper) >= 0 {
 		n := len(p.heap) - 1
 		p.heap[0] = p.heap[n]
 		p.heap = p.heap[:n]
@@ -300,12 +309,15 @@ func (p *Pass) Close() error {
 }
 
 // open makes file i the present one.
-func (s *passSource) open(i int) error {
+func (s *passSource) open(i int, p *Pass) error {
 	t, err := s.cf.db.tables.acquire(s.cf.Meta.Name, s.files[i])
 	if err != nil {
 		return err
 	}
 	s.i, s.t, s.b, s.at = i, t, t.r.NewBatches(), 0
+	if p.watch != nil {
+		s.b.Watch = p.watch(s.files[i], t.r)
+	}
 	return nil
 }
 
@@ -362,7 +374,7 @@ func (s *passSource) next(p *Pass) (bool, error) {
 		if err := s.close(p); err != nil {
 			return false, err
 		}
-		if err := s.open(i); err != nil {
+		if err := s.open(i, p); err != nil {
 			return false, err
 		}
 	}
@@ -400,7 +412,7 @@ func (s *passSource) seek(user []byte, p *Pass) (bool, error) {
 			if err := s.close(p); err != nil {
 				return false, err
 			}
-			if err := s.open(i); err != nil {
+			if err := s.open(i, p); err != nil {
 				return false, err
 			}
 		}

@@ -14,6 +14,9 @@ import (
 // verifies. It is for one goroutine and must be closed.
 type Batches struct {
 	Batch
+	// Watch, unless it is nil, is told of every batch that is decoded, those that SeekGE passes over included: the number of its
+	// block, and whether the block ends with it.
+	Watch func(block int, end bool, b *Batch)
 
 	r   *Reader
 	buf *batchBuffers
@@ -133,6 +136,9 @@ func (b *Batches) Next() bool {
 		}
 		if !b.decode() {
 			return false
+		}
+		if b.Watch != nil {
+			b.Watch(b.blk, b.off >= len(b.block.entries), &b.Batch)
 		}
 	}
 	return true
