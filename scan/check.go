@@ -28,6 +28,8 @@ type CheckOptions struct {
 	Joined  bool
 	Threads int // 0: one a core
 	Meter   *Meter
+
+	apart bool // tables first and then keys, one at a time: what a test compares with
 }
 
 // CheckCounts is what was looked at.
@@ -61,6 +63,7 @@ type CheckResult struct {
 
 	regions     []Region // for CheckTogether
 	regionsRead bool     // all of them
+	readOnce    int      // tables that the join has settled
 }
 
 // Worst is the severity of the worst finding; plan.Info without one.
@@ -126,6 +129,8 @@ type checker struct {
 	snapStates  []uint64        // regions with the raft state of a snapshot
 	ingests     []waitingIngest // of log entries that are not applied
 	tailsUnread bool            // not all of those entries were read
+
+	joined *mvccPass // the MVCC part of what has been read already; nil: none
 
 	mu     sync.Mutex
 	res    *CheckResult

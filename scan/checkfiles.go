@@ -16,22 +16,43 @@ import (
 	"github.com/tikv-repair/tikv-repair/plan"
 )
 
-// files looks at every table of the key-value database and of a raft RocksDB.
+// files looks at every table of the key-value database and of a raft RocksDB. Those of the data column families are read for the MVCC
+// part at the same time; what cannot be judged on that way is read once more on its own.
 func (c *checker) files(ctx context.Context) error {
 	for _, db := range []*rocks.DB{c.s.DB, c.s.raftDB} {
 		if db == nil {
 			continue
 		}
-		if err := c.tables(ctx, db); err != nil {
+		c.rules(db)
+		if c.o.Quick {
+			continue
+		}
+		read := map[uint64]bool{}
+		if db == c.s.DB && !c.o.apart {
+			if err := c.tables(ctx, db, func(cf string, _ uint64) bool { return !isData(cf) }); err != nil {
+				return err
+			}
+			var err error
+			if read, err = c.join(ctx); err != nil {
+				return err
+			}
+			c.res.readOnce = len(read)
+		}
+		err := c.tables(ctx, db, func(cf string, n uint64) bool { return (db != c.s.DB || c.o.apart || isData(cf)) && !read[n] })
+		if err != nil {
 			return err
 		}
+		c.badRanges(db)
 	}
 	return nil
 }
 
-// tables tests the rules of a version, and reads every table completely, in parallel.
-func (c *checker) tables(ctx context.Context, db *rocks.DB) error {
-	for _, f := range db.SelfCheck(nil) {
+// isData tells whether a column family of the key-value database holds data of regions.
+func isData(cf string) bool { return cf == CFWrite || cf == CFDefault || cf == CFLock }
+
+// rules tests the rules of a version.
+func (c *checker) rules(db *rocks.DB) {
+	for _, f := range db.SelfCheckWith(rocks.SelfCheckOptions{Threads: c.o.Threads}) {
 		switch {
 		case f.Err == nil:
 			c.add(&plan.VersionRule{Store: c.store(), Rule: f.Rule, Path: f.Path, CF: f.CF, Reason: f.Reason})
@@ -41,36 +62,41 @@ func (c *checker) tables(ctx context.Context, db *rocks.DB) error {
 			c.damaged(&plan.DamagedFile{Store: c.store(), Path: f.Path, CF: f.CF, Reason: reason(f.Err)})
 		}
 	}
+	for _, name := range db.Names() {
+		for _, f := range db.CF(name).Files() {
+			c.res.Counts.Files++
+			if !c.o.Quick {
+				c.res.Counts.Bytes += int64(f.Size)
+			}
+		}
+	}
+}
+
+// tables reads the chosen tables completely, in parallel.
+func (c *checker) tables(ctx context.Context, db *rocks.DB, chosen func(cf string, number uint64) bool) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.o.Threads)
+	type task struct {
+		cf *rocks.CF
+		f  rocks.LevelFile
+	}
+	var tasks []task
 	for _, name := range db.Names() {
 		cf := db.CF(name)
 		for _, f := range cf.Files() {
-			c.res.Counts.Files++
-			if c.o.Quick {
-				continue
+			if chosen(name, f.Number) {
+				tasks = append(tasks, task{cf, f})
+				c.o.Meter.Total.Add(int64(f.Size))
 			}
-			c.o.Meter.Total.Add(int64(f.Size))
-			c.res.Counts.Bytes += int64(f.Size)
 		}
 	}
-	for _, name := range db.Names() {
-		cf := db.CF(name)
-		for _, f := range cf.Files() {
-			if c.o.Quick {
-				break
-			}
-			g.Go(func() error {
-				defer c.o.Meter.Done.Add(int64(f.Size))
-				return c.table(ctx, cf, f)
-			})
-		}
+	for _, t := range tasks {
+		g.Go(func() error {
+			defer c.o.Meter.Done.Add(int64(t.f.Size))
+			return c.table(ctx, t.cf, t.f)
+		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	c.badRanges(db)
-	return nil
+	return g.Wait()
 }
 
 // table reads one table: every block's checksum, the order of records, the boundaries and sequences that the MANIFEST gives, the

@@ -37,15 +37,9 @@ func (c *checker) records(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.o.Threads)
-	for _, s := range c.shards(c.spans()) {
-		g.Go(func() error {
-			w := &shard{c: c, s: c.s, span: s.span, mode: mode, stray: plan.StrayKeys{CF: CFDefault}}
-			defer w.end()
-			if s.live {
-				return w.part(w.live(ctx))
-			}
-			return w.part(w.outside(ctx))
-		})
+	for _, w := range c.shards(c.left(mode)) {
+		w.mode = mode
+		g.Go(func() error { return w.late(ctx) })
 	}
 	err = g.Wait()
 	c.stray(&c.bare)
@@ -77,181 +71,6 @@ func (c *checker) localKeys() error {
 	return nil
 }
 
-// shardsPerThread evens out shards of different weight.
-const shardsPerThread = 8
-
-// shards cuts the spans of live regions at the ends of tables and at the starts of regions: both follow the data, and neither parts
-// the versions of a user key.
-func (c *checker) shards(spans []checkSpan) []checkSpan {
-	var cuts [][]byte
-	for _, name := range []string{CFWrite, CFDefault} {
-		for _, f := range c.s.DB.CF(name).Files() {
-			cuts = append(cuts, keyPrefix(f.Largest.User))
-		}
-	}
-	for _, r := range c.s.Regions {
-		if r.Live() {
-			lower, _ := r.Bounds()
-			cuts = append(cuts, lower)
-		}
-	}
-	slices.SortFunc(cuts, bytes.Compare)
-	cuts = slices.CompactFunc(cuts, bytes.Equal)
-	step := max(1, len(cuts)/(shardsPerThread*c.o.Threads))
-	var out []checkSpan
-	for _, s := range spans {
-		for i := step - 1; i < len(cuts) && s.live; i += step {
-			if bytes.Compare(cuts[i], s.lower) > 0 && bytes.Compare(cuts[i], s.upper) < 0 {
-				out = append(out, checkSpan{span{s.lower, cuts[i]}, s.live})
-				s.lower = cuts[i]
-			}
-		}
-		out = append(out, s)
-	}
-	return out
-}
-
-// shard walks the three data column families side by side over one span. It is for one goroutine.
-type shard struct {
-	c    *checker
-	s    *Store
-	span span
-	mode RawMode
-
-	w, d, l *cursor
-	track   *track
-	n       uint64
-	counts  CheckCounts
-	stray   plan.StrayKeys
-
-	key     []byte    // 'z' | enc(user key) that is looked at
-	wants   []want    // versions and locks of the key that wait for their default row
-	owners  []mvcc.TS // start_ts of locks of the key that own a default row without needing it
-	newest  bool      // no Put or Delete of the key was met yet
-	over    mvcc.TS   // commit_ts of the last Put or Delete of the key that was met: what supersedes the next one
-	tainted bool      // a record of the key does not decode: what it owns is not known
-}
-
-// want is a default row that must exist.
-type want struct {
-	start, commit mvcc.TS
-	over          mvcc.TS // commit_ts of the version that supersedes this one
-	newest, lock  bool
-}
-
-// part turns an error of reading into a finding; only an interruption ends the pass.
-func (w *shard) part(err error) error {
-	if err == nil || isInterrupted(err) {
-		return err
-	}
-	w.c.fail("data", err)
-	w.c.skip("some of the keys " + upperHex(w.span.lower) + " to " + upperHex(w.span.upper))
-	return nil
-}
-
-func (w *shard) open() error {
-	var err error
-	for _, o := range []struct {
-		cf string
-		to **cursor
-	}{{CFWrite, &w.w}, {CFDefault, &w.d}, {CFLock, &w.l}} {
-		if *o.to, err = w.s.cursor(o.cf, w.span.lower, w.span.upper, nil); err != nil {
-			return err
-		}
-		(*o.to).ok = (*o.to).First()
-	}
-	cf := CFWrite
-	if w.mode == RawV1 || w.mode == RawV1TTL {
-		cf = CFDefault
-	}
-	w.track = newTrack(w.s.DB.CF(cf), w.span.lower, w.span.upper, w.c.o.Meter)
-	return nil
-}
-
-// end gives the cursors back and adds up.
-func (w *shard) end() {
-	w.track.end()
-	for _, it := range []*cursor{w.w, w.d, w.l} {
-		if it != nil {
-			_ = it.Close() // what went wrong is in Err, which was looked at
-		}
-	}
-	w.c.mu.Lock()
-	defer w.c.mu.Unlock()
-	w.c.res.Counts.Writes += w.counts.Writes
-	w.c.res.Counts.Values += w.counts.Values
-	w.c.res.Counts.Locks += w.counts.Locks
-	if w.stray.Records > 0 {
-		bare := &w.c.bare
-		bare.CF = CFDefault
-		if bare.Records == 0 || w.stray.First < bare.First {
-			bare.First = w.stray.First
-		}
-		bare.Records += w.stray.Records
-	}
-}
-
-// step counts a record and looks at the context now and then.
-func (w *shard) step(ctx context.Context, key []byte) error {
-	if w.n++; w.n&1023 != 1 {
-		return nil
-	}
-	w.track.at(key)
-	w.c.o.Meter.Rows.Add(1024)
-	return interrupted(ctx)
-}
-
-func (w *shard) err() error { return errors.Join(w.w.Err(), w.d.Err(), w.l.Err()) }
-
-// outside counts what no live region holds.
-func (w *shard) outside(ctx context.Context) error {
-	if err := w.open(); err != nil {
-		return err
-	}
-	found := map[string]uint64{}
-	for _, o := range []struct {
-		cf string
-		it *cursor
-	}{{CFWrite, w.w}, {CFDefault, w.d}, {CFLock, w.l}} {
-		for ; o.it.ok; o.it.Next() {
-			if err := w.step(ctx, o.it.User()); err != nil {
-				return err
-			}
-			found[o.cf]++
-		}
-	}
-	if len(found) > 0 {
-		w.c.add(&plan.OutsideData{Store: w.c.store(), Start: upperHex(w.span.lower), End: upperHex(w.span.upper), Records: found})
-	}
-	return w.err()
-}
-
-// live joins the column families key by key.
-func (w *shard) live(ctx context.Context) error {
-	if err := w.open(); err != nil {
-		return err
-	}
-	if w.mode == RawV1 || w.mode == RawV1TTL {
-		return w.bare(ctx)
-	}
-	for {
-		key, ok := w.next()
-		if !ok {
-			return w.err()
-		}
-		w.key = append(w.key[:0], key...)
-		if w.mode == RawV2 && mvcc.IsRawV2Prefix(w.key) {
-			if err := w.rawVersions(ctx); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := w.versions(ctx); err != nil {
-			return err
-		}
-	}
-}
-
 // next gives the smallest user key, as a prefix, that any of the cursors stands on. Keys of no valid form are reported and skipped.
 func (w *shard) next() (prefix []byte, ok bool) {
 	take := func(p []byte) {
@@ -259,7 +78,7 @@ func (w *shard) next() (prefix []byte, ok bool) {
 			prefix, ok = p, true
 		}
 	}
-	for w.w.ok {
+	for w.in(w.w) {
 		if p, _, txn := mvcc.SplitKey(w.w.User()); txn {
 			take(p)
 			break
@@ -267,7 +86,7 @@ func (w *shard) next() (prefix []byte, ok bool) {
 		w.badRecord(CFWrite, w.w.User(), errNotTxn)
 		w.w.Next()
 	}
-	for w.d.ok {
+	for w.in(w.d) {
 		if p, _, txn := mvcc.SplitKey(w.d.User()); txn {
 			take(p)
 			break
@@ -275,7 +94,7 @@ func (w *shard) next() (prefix []byte, ok bool) {
 		count(&w.stray, w.d.User())
 		w.d.Next()
 	}
-	for w.l.ok {
+	for w.in(w.l) {
 		_, err := mvcc.UserKey(w.l.User())
 		if err == nil {
 			take(w.l.User())
@@ -290,7 +109,7 @@ func (w *shard) next() (prefix []byte, ok bool) {
 var errNotTxn = errors.New("the key is not that of a transactional record")
 
 func (w *shard) badRecord(cf string, key []byte, err error) {
-	w.c.add(&plan.BadRecord{Store: w.c.store(), CF: cf, Key: upperHex(key), Reason: err.Error()})
+	w.add(&plan.BadRecord{Store: w.c.store(), CF: cf, Key: upperHex(key), Reason: err.Error()})
 }
 
 // versions looks at one user key. Write records come by commit_ts, default rows by start_ts, both from the newest on; taking
@@ -303,6 +122,11 @@ func (w *shard) versions(ctx context.Context) error {
 		w.lock()
 		w.l.Next()
 	}
+	return w.rest(ctx)
+}
+
+// rest is versions from the present records of the key on.
+func (w *shard) rest(ctx context.Context) error {
 	for {
 		inW, inD := w.w.ok && sameKey(w.w.User(), w.key), w.d.ok && sameKey(w.d.User(), w.key)
 		var wts, dts mvcc.TS
@@ -317,13 +141,13 @@ func (w *shard) versions(ctx context.Context) error {
 			w.missing(0, true)
 			return nil
 		case inW && (!inD || wts >= dts):
-			if err := w.step(ctx, w.w.User()); err != nil {
+			if err := w.step(ctx, 1, w.w.User()); err != nil {
 				return err
 			}
 			w.write(wts)
 			w.w.Next()
 		default:
-			if err := w.step(ctx, w.d.User()); err != nil {
+			if err := w.step(ctx, 1, w.d.User()); err != nil {
 				return err
 			}
 			w.row(dts)
@@ -372,7 +196,7 @@ func (w *shard) write(commit mvcc.TS) {
 	}
 	// An import writes start_ts = commit_ts (tikv/tikv components/sst_importer/src/sst_writer.rs), a transaction start_ts < commit_ts.
 	if p.Type == mvcc.WriteRollback && p.StartTS != commit || p.StartTS > commit {
-		w.c.add(&plan.TimestampOrder{Store: w.c.store(), Key: w.user(), Type: typeName(p.Type), CommitTS: commit, StartTS: p.StartTS})
+		w.add(&plan.TimestampOrder{Store: w.c.store(), Key: w.user(), Type: typeName(p.Type), CommitTS: commit, StartTS: p.StartTS})
 		w.tainted = true // its row, if it has one, cannot be found in order
 		if p.Type == mvcc.WritePut || p.Type == mvcc.WriteDelete {
 			w.newest, w.over = false, commit
@@ -396,7 +220,7 @@ func (w *shard) row(start mvcc.TS) {
 		w.wants = slices.Delete(w.wants, i, i+1)
 	}
 	if !owned && !w.tainted {
-		w.c.add(&plan.OrphanRow{Store: w.c.store(), Key: w.user(), StartTS: start, SafePoint: w.c.o.SafePoint})
+		w.add(&plan.OrphanRow{Store: w.c.store(), Key: w.user(), StartTS: start, SafePoint: w.c.o.SafePoint})
 	}
 	w.missing(start, false)
 	w.value(CFDefault, w.d)
@@ -414,11 +238,11 @@ func (w *shard) missing(start mvcc.TS, all bool) {
 		safe := w.c.o.SafePoint
 		switch {
 		case x.newest || x.lock:
-			w.c.add(&plan.LostValue{Store: w.c.store(), Key: w.user(), Lock: x.lock, CommitTS: x.commit, StartTS: x.start})
+			w.add(&plan.LostValue{Store: w.c.store(), Key: w.user(), Lock: x.lock, CommitTS: x.commit, StartTS: x.start})
 		case safe != 0 && x.over > safe:
-			w.c.add(&plan.LostValue{Store: w.c.store(), Key: w.user(), CommitTS: x.commit, StartTS: x.start, Until: x.over, SafePoint: safe})
+			w.add(&plan.LostValue{Store: w.c.store(), Key: w.user(), CommitTS: x.commit, StartTS: x.start, Until: x.over, SafePoint: safe})
 		default:
-			w.c.add(&plan.MissingValue{Store: w.c.store(), Key: w.user(), CommitTS: x.commit, StartTS: x.start, SafePoint: safe})
+			w.add(&plan.MissingValue{Store: w.c.store(), Key: w.user(), CommitTS: x.commit, StartTS: x.start, SafePoint: safe})
 		}
 		return true
 	})
@@ -445,6 +269,10 @@ func (w *shard) value(cf string, it *cursor) ([]byte, bool) {
 	if err == nil {
 		return v, true
 	}
+	if w.reads != nil {
+		w.again = err
+		return nil, false
+	}
 	w.c.mu.Lock()
 	var file *plan.DamagedFile
 	if e := asError(err); e != nil {
@@ -455,7 +283,7 @@ func (w *shard) value(cf string, it *cursor) ([]byte, bool) {
 	}
 	w.c.mu.Unlock()
 	if file == nil {
-		w.c.add(&plan.UnreadableValue{Store: w.c.store(), CF: cf, Key: upperHex(it.User()), Reason: err.Error()})
+		w.add(&plan.UnreadableValue{Store: w.c.store(), CF: cf, Key: upperHex(it.User()), Reason: err.Error()})
 	}
 	return nil, false
 }

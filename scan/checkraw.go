@@ -48,7 +48,7 @@ func (w *shard) rawVersions(ctx context.Context) error {
 		w.l.Next()
 	}
 	for ; w.d.ok && sameKey(w.d.User(), w.key); w.d.Next() {
-		if err := w.step(ctx, w.d.User()); err != nil {
+		if err := w.step(ctx, 1, w.d.User()); err != nil {
 			return err
 		}
 		w.counts.Values++
@@ -65,8 +65,8 @@ func (w *shard) rawVersions(ctx context.Context) error {
 
 // bare looks at raw pairs of API V1, which have nothing to check but a time to live.
 func (w *shard) bare(ctx context.Context) error {
-	for ; w.d.ok; w.d.Next() {
-		if err := w.step(ctx, w.d.User()); err != nil {
+	for ; w.in(w.d); w.d.Next() {
+		if err := w.step(ctx, 1, w.d.User()); err != nil {
 			return err
 		}
 		w.counts.Values++
@@ -78,5 +78,5 @@ func (w *shard) bare(ctx context.Context) error {
 			w.badRecord(CFDefault, w.d.User(), err)
 		}
 	}
-	return w.err()
+	return nil
 }

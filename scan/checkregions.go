@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tikv-repair/tikv-repair/plan"
 	"github.com/tikv-repair/tikv-repair/raftstate"
@@ -100,36 +101,59 @@ type checkSpan struct {
 	live bool // false: no region of this store holds it
 }
 
-// spans cuts ['z', 'z'+1) into what live regions hold and what none holds. Left out are regions whose data is undefined or absent,
-// and what lies in damaged tables.
-func (c *checker) spans() []checkSpan {
-	var out []checkSpan
-	var live []span
+// spansOf cuts ['z', 'z'+1) into what live regions hold and what none holds. Left out are regions whose data is undefined or absent, which
+// are given as well.
+func spansOf(live []Region) (out []checkSpan, absent []Region) {
+	var held []span
 	at := []byte{'z'}
 	outside := func(upTo []byte) {
 		if bytes.Compare(at, upTo) < 0 {
 			out = append(out, checkSpan{span: span{at, upTo}})
 		}
 	}
-	for _, r := range c.s.liveByStart() {
+	for _, r := range live {
 		lower, upper := r.Bounds()
 		outside(lower)
 		at = most(at, upper)
 		if st := r.State.State; st == raftstate.Applying || st == raftstate.Unavailable {
-			c.skip("MVCC invariants in region " + fmt.Sprint(r.ID) + ": its data is not complete (" + st.String() + ")")
+			absent = append(absent, r)
 			continue
 		}
-		if n := len(live); n > 0 && bytes.Compare(lower, live[n-1].upper) <= 0 {
-			live[n-1].upper = most(live[n-1].upper, upper)
+		if n := len(held); n > 0 && bytes.Compare(lower, held[n-1].upper) <= 0 {
+			held[n-1].upper = most(held[n-1].upper, upper)
 		} else {
-			live = append(live, span{lower, upper})
+			held = append(held, span{lower, upper})
 		}
 	}
 	outside([]byte{'z' + 1})
-	for _, l := range live {
+	for _, l := range held {
 		out = append(out, checkSpan{span: l, live: true})
 	}
-	return c.sound(out)
+	return out, absent
+}
+
+// left is what is still to be looked at: all spans but those that were joined when the tables were read, and no damage has come to
+// light in them since. What those have found becomes a part of the result.
+func (c *checker) left(mode RawMode) []checkSpan {
+	spans, absent := spansOf(c.s.liveByStart())
+	for _, r := range absent {
+		c.skip("MVCC invariants in region " + fmt.Sprint(r.ID) + ": its data is not complete (" + r.State.State.String() + ")")
+	}
+	same := func(a, b checkSpan) bool {
+		return a.live == b.live && bytes.Equal(a.lower, b.lower) && bytes.Equal(a.upper, b.upper)
+	}
+	if c.joined == nil || c.joined.mode != mode || !slices.EqualFunc(spans, c.joined.spans, same) {
+		return c.sound(spans)
+	}
+	var rest []checkSpan
+	for _, w := range c.joined.shards {
+		if w.again != nil || w.meets(c.bad) {
+			rest = append(rest, w.parts...)
+		} else {
+			w.commit()
+		}
+	}
+	return c.sound(rest)
 }
 
 // sound takes the key ranges of damaged tables out of spans.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
+	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
 	"github.com/tikv-repair/tikv-repair/mvcc"
@@ -167,6 +168,13 @@ func (p *patient) publish(db *rocks.DB, c rocks.Change) {
 func (p *patient) rewrite(cf string, c sst.Collector, change func(*manifest.FileMeta)) {
 	p.t.Helper()
 	old, _ := p.tableOf(cf)
+	p.rewriteFile(cf, old, c, nil, change)
+}
+
+// rewriteFile is rewrite for any table; edit, when given, changes records, and says how many there should be of each: behind the first
+// come older ones that do not decode.
+func (p *patient) rewriteFile(cf string, old rocks.LevelFile, c sst.Collector, edit func(*ikey.Key, *[]byte) int, change func(*manifest.FileMeta)) {
+	p.t.Helper()
 	p.look(func(s *scan.Store) {
 		r, done, err := s.DB.CF(cf).Table(old.FileMeta)
 		p.must(err)
@@ -180,7 +188,18 @@ func (p *patient) rewrite(cf string, c sst.Collector, change func(*manifest.File
 		w := sst.NewWriter(file, o)
 		it := r.NewIter()
 		for ok := it.First(); ok; ok = it.Next() {
-			p.must(w.Add(it.Key().Clone(), bytes.Clone(it.Value())))
+			k, v := it.Key().Clone(), bytes.Clone(it.Value())
+			copies := 1
+			if edit != nil {
+				copies = edit(&k, &v)
+			}
+			for i := copies; i > 0; i-- {
+				if copies > 1 {
+					k.Seq = uint64(i)
+				}
+				p.must(w.Add(k, v))
+				v = []byte("hidden")
+			}
 		}
 		p.must(it.Err())
 		p.must(it.Close())

@@ -380,6 +380,9 @@ func (r *Reader) BlockBounds() []Block {
 	return out
 }
 
+// Blocks is the number of data blocks.
+func (r *Reader) Blocks() int { return len(r.index) }
+
 // VerifyChecksums reads every block, those of the filter and of the metaindex included, and verifies its checksum and that
 // it decompresses.
 func (r *Reader) VerifyChecksums() error { return r.verify(true) }
