@@ -18,6 +18,10 @@ func stopped(fs base.FS, dir, verb string, begun bool, err error) error {
 	if err == nil {
 		return nil
 	}
+	if cause := base.Refused(fs); cause != nil {
+		err = cause // whatever was made of it
+	}
+	base.Unwind(fs)
 	class := base.ErrIO
 	var e *base.Error
 	if errors.As(err, &e) {
@@ -55,6 +59,14 @@ func stopped(fs base.FS, dir, verb string, begun bool, err error) error {
 		next = "look for the cause in the kernel's log and permissions, then: tikv-repair status " + dir
 	}
 	return &base.Error{Class: class, Op: verb, Path: dir, Offset: -1, Err: err, Next: next}
+}
+
+// step counts one item of a phase, and ends it when the run is to end.
+func step(ctx context.Context, ph *base.Phase) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return ph.Did(1)
 }
 
 func isOS(err error) bool {

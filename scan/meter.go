@@ -3,16 +3,13 @@ package scan
 import (
 	"bytes"
 	"slices"
-	"sync/atomic"
 
+	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
 )
 
-// Meter is how far a pass has come, in bytes of files. Passes add to it, whoever prints reads it.
-type Meter struct {
-	Total, Done atomic.Int64
-	Rows        atomic.Int64
-}
+// Meter is how far a pass has come, in bytes of files.
+type Meter = base.Meter
 
 // track turns a position in key order into bytes of files passed. A nil track does nothing.
 type track struct {

@@ -18,6 +18,10 @@ type stopNote struct {
 // Note writes down why a run stopped. Nobody depends on it, so that it may fail, and be lost in a crash, without a word: the run's own error
 // is what counts.
 func (t *Tx) Note(why error) {
+	if cause := base.Refused(t.fs); cause != nil {
+		why = cause
+	}
+	base.Unwind(t.fs)
 	b, err := json.Marshal(stopNote{t.J.State, why.Error()})
 	if err == nil {
 		_ = base.WriteFileSync(t.fs, t.fs.PathJoin(t.backup, stopFile), append(b, '\n'), "")

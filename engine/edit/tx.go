@@ -278,7 +278,12 @@ func (t *Tx) Stage() error {
 			note(d)
 		}
 	}
+	ph := base.Begin(t.fs, "making it durable").Items(len(dirs), "directories")
+	defer ph.End()
 	for _, d := range dirs {
+		if err := ph.Did(1); err != nil {
+			return err
+		}
 		if err := base.SyncDir(t.fs, d); err != nil {
 			return err
 		}
@@ -294,6 +299,7 @@ func (t *Tx) Stage() error {
 //	old version; a rerun renames the rest. A new log file counts from its rename on, and all of it at once.
 //	crash around the switch: the directory is on the old version or on the new one, never between; a rerun finds out by content.
 func (t *Tx) Publish() error {
+	defer base.Begin(t.fs, "publishing").End()
 	if err := t.Check(); err != nil {
 		return err
 	}

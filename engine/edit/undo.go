@@ -51,7 +51,12 @@ func (t *Tx) Undo(prove func() error) error {
 			switched[l.Path] = true // comes back after the new files have left
 		}
 	}
+	ph := base.Begin(t.fs, "giving the saved files back").Items(len(t.J.Saved), "files")
+	defer ph.End()
 	for _, s := range t.J.Saved {
+		if err := ph.Did(1); err != nil {
+			return err
+		}
 		if switched[s.Path] {
 			continue
 		}
@@ -59,6 +64,7 @@ func (t *Tx) Undo(prove func() error) error {
 			return err
 		}
 	}
+	ph.End()
 	if err := t.syncSavedDirs(); err != nil {
 		return err
 	}
@@ -236,10 +242,15 @@ func (t *Tx) setAside() error {
 		if err != nil {
 			return base.IO("list", d, err)
 		}
+		ph := base.Begin(t.fs, "setting the new files aside").Items(len(names), "names")
+		defer ph.End()
 		aside := t.fs.PathJoin(t.backup, "undone", strings.Trim(rd, "/"))
 		moved := false
 		sort.Strings(names)
 		for _, n := range names {
+			if err := ph.Did(1); err != nil {
+				return err
+			}
 			p := t.fs.PathJoin(d, n)
 			if !created[p] && !strings.HasSuffix(n, StagedSuffix) {
 				continue
@@ -295,7 +306,11 @@ func (t *Tx) Discard() error {
 			return err
 		}
 	}
+	defer base.Begin(t.fs, "removing the backup").End()
 	for _, s := range t.J.Saved {
+		if err := base.Stopped(t.fs); err != nil {
+			return err
+		}
 		p := abs(t.fs, t.dir, s.Backup)
 		if strings.HasPrefix(p, t.backup+"/") {
 			continue

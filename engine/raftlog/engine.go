@@ -106,6 +106,13 @@ func OpenEngineMode(fs base.FS, dir, spillDir string, mode Mode) (*Engine, *Repo
 	if err := refuseEncrypted(fs, dir, &l); err != nil {
 		return nil, nil, err
 	}
+	size := int64(0)
+	for _, q := range l.queues {
+		for i := range q {
+			size += q[i].size
+		}
+	}
+	defer base.Begin(fs, "reading raft-engine").Reads(size).End()
 	e := &Engine{fs: fs, groups: table{}, dir: dir, spill: spillDir, mode: mode, appendFirst: map[uint64]uint64{}}
 	rep := &Report{Dir: dir, SpillDir: spillDir, Mode: mode, Ignored: l.ignored, Reserved: l.reserved, Odd: l.odd}
 	pending := atomicGroups{}

@@ -157,7 +157,7 @@ func (db *DB) Close() error {
 		}
 		cf.log.spilled = nil
 	}
-	return errors.Join(err, db.spill.clear(db.FS))
+	return errors.Join(err, db.spill.clear(base.Unrefused(db.FS)))
 }
 
 // BytesRead counts the stored bytes of the blocks that passes over records have read.

@@ -47,6 +47,8 @@ func (cf *CF) Heads() (*Heads, error) {
 	files := cf.Files()
 	bounds := make([]Bound, len(files))
 	dels := make([]bool, len(files))
+	ph := base.Begin(cf.db.FS, "reading the properties of family "+cf.Meta.Name).Items(len(files), "tables")
+	defer ph.End()
 	var next atomic.Int64
 	var g errgroup.Group
 	for range min(headReaders, (len(files)+headBatch-1)/headBatch) {
@@ -56,6 +58,9 @@ func (cf *CF) Heads() (*Heads, error) {
 				end := next.Add(headBatch)
 				for i := int(end - headBatch); i < min(int(end), len(files)); i++ {
 					head, err := in.read(files[i].FileMeta)
+					if err == nil {
+						err = ph.Did(1)
+					}
 					if err != nil {
 						next.Store(int64(len(files))) // the others need not go on
 						return err

@@ -56,6 +56,11 @@ func LoadFile(fs base.FS, path string, number uint64) (*State, error) {
 		return nil, base.IO("open", path, err)
 	}
 	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, base.IO("stat", path, err)
+	}
+	defer base.Begin(fs, "reading the MANIFEST").Reads(st.Size()).End()
 	return read(f, path, number)
 }
 

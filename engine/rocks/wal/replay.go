@@ -121,6 +121,13 @@ func Replay(fs base.FS, in ReplayInput, emit func(rec Record) error) (*Report, e
 		minLog = 0
 	}
 	minLog = max(minLog, in.MinLogToKeep)
+	var size int64
+	for _, l := range p.rep.Logs {
+		if l.Number >= minLog {
+			size += l.Size
+		}
+	}
+	defer base.Begin(fs, "replaying the write-ahead logs").Reads(size).End()
 	for _, l := range p.rep.Logs {
 		if l.Number < minLog {
 			l.Skipped = true
