@@ -38,7 +38,7 @@ func (pl *planner) transactions() {
 	for _, k := range slices.SortedFunc(maps.Keys(byTxn), compareTxn) {
 		v := TxnVerdict{Txn: k, Locks: byTxn[k]}
 		if late, ok := j.late[k]; ok {
-			v.Verdict = Verdict{Outcome: OutcomeLate, Reason: late}
+			v.Verdict = Verdict{Outcome: OutcomeLate, Reason: late.String()}
 			pl.txns = append(pl.txns, v)
 			continue
 		}
@@ -234,9 +234,5 @@ func (elsewhere) Here([]byte) bool { return false }
 // is asked only whether a removed lock's value belongs to somebody else. A lock of a transaction that the plan does not know, and that rules
 // 1 and 2 do not decide, is UnresolvedLocks.
 func DecideByVerdicts(t mvcc.TS, locks []LockAt, verdicts []TxnVerdict, local Evidence) ([]LockDecision, []Problem, error) {
-	j := newJudge(t, elsewhere{local})
-	for _, v := range verdicts {
-		j.verdicts[v.Txn] = v.Verdict
-	}
-	return j.decideAll(locks)
+	return NewVerdictDecider(t, verdicts, local).all(locks)
 }

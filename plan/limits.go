@@ -30,6 +30,8 @@ type Limits struct {
 	TornTime string  `json:"torn_time,omitempty"`
 	// LogFloor: of transactions that only the raft logs name, those that began before it were not looked at. 0: all were.
 	LogFloor mvcc.TS `json:"log_floor,omitempty"`
+	// LocksBelow: of the locks, those of transactions that began then or later were not looked at. 0: all were.
+	LocksBelow mvcc.TS `json:"locks_below,omitempty"`
 	// NoLogs: the raft logs were not looked at.
 	NoLogs bool `json:"no_logs,omitempty"`
 	// Unreadable are parts of logs that could not be looked at, in sentences.

@@ -1,9 +1,10 @@
 package plan
 
 import (
-	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tikv-repair/tikv-repair/mvcc"
 )
@@ -92,89 +93,168 @@ func (d LockDecision) Visible() (w mvcc.Write, commitTS mvcc.TS, ok bool) {
 //
 // Decisions come in the order of locks. They also serve a read at t that changes nothing.
 func DecideLocks(t mvcc.TS, locks []LockAt, ev Evidence) ([]LockDecision, []Problem, error) {
-	return newJudge(t, ev).decideAll(locks)
+	return NewDecider(t, ev).all(locks)
 }
 
-func (j *judge) decideAll(locks []LockAt) ([]LockDecision, []Problem, error) {
+// Decider is DecideLocks for locks that come one at a time, because all of them do not fit into memory: every lock is given to Note first,
+// and then, from the beginning, to Decide. Held are the transactions that were in flight at T, and the ones that cannot be decided up to
+// a bound.
+type Decider struct {
+	j          *judge
+	unresolved UnresolvedLocks
+	seen       map[TxnKey]bool
+}
+
+// NewDecider decides by the evidence of the stores that were given.
+func NewDecider(t mvcc.TS, ev Evidence) *Decider {
+	return &Decider{j: newJudge(t, ev), seen: map[TxnKey]bool{}}
+}
+
+// NewVerdictDecider is NewDecider with DecideByVerdicts's rules.
+func NewVerdictDecider(t mvcc.TS, verdicts []TxnVerdict, local Evidence) *Decider {
+	d := NewDecider(t, elsewhere{local})
+	d.j.given = make(map[TxnKey]Verdict, len(verdicts))
+	for _, v := range verdicts {
+		d.j.given[v.Txn] = v.Verdict
+	}
+	return d
+}
+
+// With gives a decider that knows what d has noted and asks other evidence about the same stores, so that several goroutines can decide.
+// d must not be told anything more.
+func (d *Decider) With(ev Evidence) *Decider {
+	if _, ok := d.j.ev.(elsewhere); ok {
+		ev = elsewhere{ev}
+	}
+	j := newJudge(d.j.t, ev)
+	j.late, j.given = d.j.late, d.j.given
+	return &Decider{j: j, seen: map[TxnKey]bool{}}
+}
+
+// Note looks at a lock before the first one is decided.
+func (d *Decider) Note(l LockAt) {
+	if l.Lock.StartTS <= d.j.t { // all locks of the others say of themselves that they are too late
+		d.j.note(l)
+	}
+}
+
+// maxUndecided is how many undecided transactions a problem names.
+const maxUndecided = 1 << 16
+
+// Decide decides one lock.
+func (d *Decider) Decide(l LockAt) (LockDecision, error) {
+	out := LockDecision{UserKey: l.UserKey, Lock: l.Lock, Shared: l.Shared}
+	if err := d.j.decide(&out); err != nil || out.Act != Undecided {
+		return out, err
+	}
+	d.unresolved.Keys++
+	if k := txnOf(l.Lock); !d.seen[k] {
+		if d.unresolved.More = len(d.seen) == maxUndecided; !d.unresolved.More {
+			d.seen[k] = true
+			d.unresolved.Txns = append(d.unresolved.Txns, k)
+		}
+	}
+	return out, nil
+}
+
+// Problems are what could not be decided.
+func (d *Decider) Problems() []Problem {
+	if d.unresolved.Keys == 0 {
+		return nil
+	}
+	slices.SortFunc(d.unresolved.Txns, func(a, b TxnKey) int {
+		return cmp.Or(cmp.Compare(a.StartTS, b.StartTS), strings.Compare(a.Primary, b.Primary))
+	})
+	return []Problem{&d.unresolved}
+}
+
+func (d *Decider) all(locks []LockAt) ([]LockDecision, []Problem, error) {
 	for _, l := range locks {
-		j.note(l)
+		d.Note(l)
 	}
 	out := make([]LockDecision, 0, len(locks))
-	unresolved := UnresolvedLocks{}
-	seen := make(map[TxnKey]bool)
 	for _, l := range locks {
-		d := LockDecision{UserKey: l.UserKey, Lock: l.Lock, Shared: l.Shared}
-		if err := j.decide(&d); err != nil {
+		one, err := d.Decide(l)
+		if err != nil {
 			return nil, nil, err
 		}
-		if d.Act == Undecided {
-			unresolved.Keys++
-			if k := txnOf(l.Lock); !seen[k] {
-				seen[k] = true
-				unresolved.Txns = append(unresolved.Txns, k)
-			}
-		}
-		out = append(out, d)
+		out = append(out, one)
 	}
-	if unresolved.Keys == 0 {
-		return out, nil, nil
-	}
-	slices.SortFunc(unresolved.Txns, func(a, b TxnKey) int {
-		if a.StartTS != b.StartTS {
-			if a.StartTS < b.StartTS {
-				return -1
-			}
-			return 1
-		}
-		return bytes.Compare([]byte(a.Primary), []byte(b.Primary))
-	})
-	return out, []Problem{&unresolved}, nil
+	return out, d.Problems(), nil
 }
 
 func txnOf(l mvcc.Lock) TxnKey { return TxnKey{Primary: string(l.Primary), StartTS: l.StartTS} }
 
-// judge caches one verdict per transaction.
+// judge caches verdicts of transactions: the same evidence gives the same verdict again.
 type judge struct {
 	t        mvcc.TS
 	ev       Evidence
 	verdicts map[TxnKey]Verdict
+	given    map[TxnKey]Verdict // not to be judged: another one did
 	// late holds the transactions with a prewritten lock here that cannot commit at ≤ T. A commit_ts is ≥ every M and > every
 	// U of its transaction, so this decides the other locks even when the primary cannot be seen.
-	late map[TxnKey]string
+	late map[TxnKey]late
 }
 
 func newJudge(t mvcc.TS, ev Evidence) *judge {
-	return &judge{t: t, ev: ev, verdicts: make(map[TxnKey]Verdict), late: make(map[TxnKey]string)}
+	return &judge{t: t, ev: ev, verdicts: make(map[TxnKey]Verdict), late: make(map[TxnKey]late)}
 }
 
 func (j *judge) note(l LockAt) {
 	if l.Lock.Pessimistic() {
 		return
 	}
-	if why := tooLate(j.t, l.Lock); why != "" {
+	if why := tooLate(j.t, l.Lock); why.field != notLate {
 		j.late[txnOf(l.Lock)] = why
 	}
 }
 
-// tooLate says why a lock cannot commit at ≤ t, or "".
-func tooLate(t mvcc.TS, l mvcc.Lock) string {
-	switch {
-	case l.StartTS > t:
-		return fmt.Sprintf("the transaction started at %s, after T", l.StartTS)
-	case l.ForUpdateTS > t:
-		return fmt.Sprintf("for_update_ts %s is after T, so it cannot have committed at or before T", l.ForUpdateTS)
-	case l.MinCommitTS > t:
-		return fmt.Sprintf("min_commit_ts %s is after T, so it cannot have committed at or before T", l.MinCommitTS)
+// late says why a lock cannot commit at or before T, in few bytes: many transactions may be remembered.
+type late struct {
+	field lateField
+	ts    mvcc.TS
+}
+
+type lateField uint8
+
+const (
+	notLate lateField = iota
+	lateStart
+	lateForUpdate
+	lateMinCommit
+)
+
+func (l late) String() string {
+	switch l.field {
+	case lateStart:
+		return fmt.Sprintf("the transaction started at %s, after T", l.ts)
+	case lateForUpdate:
+		return fmt.Sprintf("for_update_ts %s is after T, so it cannot have committed at or before T", l.ts)
+	case lateMinCommit:
+		return fmt.Sprintf("min_commit_ts %s is after T, so it cannot have committed at or before T", l.ts)
 	}
 	return ""
+}
+
+// tooLate says why a lock cannot commit at ≤ t, if so.
+func tooLate(t mvcc.TS, l mvcc.Lock) late {
+	switch {
+	case l.StartTS > t:
+		return late{lateStart, l.StartTS}
+	case l.ForUpdateTS > t:
+		return late{lateForUpdate, l.ForUpdateTS}
+	case l.MinCommitTS > t:
+		return late{lateMinCommit, l.MinCommitTS}
+	}
+	return late{}
 }
 
 func (j *judge) decide(d *LockDecision) error {
 	l := d.Lock
 	d.Act = Remove
 	d.DefaultRow = l.NeedsDefault() && !d.Shared
-	if why := tooLate(j.t, l); why != "" {
-		d.Reason = why
+	if why := tooLate(j.t, l); why.field != notLate {
+		d.Reason = why.String()
 		return j.spareOwnValue(d)
 	}
 	if l.Pessimistic() {

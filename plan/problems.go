@@ -100,14 +100,19 @@ type UnresolvedLocks struct {
 	Store uint64   `json:"store_id,omitempty"`
 	Keys  int      `json:"keys"`
 	Txns  []TxnKey `json:"transactions"`
+	More  bool     `json:"more_transactions,omitempty"` // than are listed
 }
 
 func (*UnresolvedLocks) Name() string       { return "unresolved-locks" }
 func (*UnresolvedLocks) Severity() Severity { return Error }
 func (p *UnresolvedLocks) Where() string    { return atStore(p.Store) }
 func (p *UnresolvedLocks) What() string {
+	txns := plural(len(p.Txns), "transaction")
+	if p.More {
+		txns += " and more"
+	}
 	return fmt.Sprintf("%s of %s cannot be decided: what tells whether it committed at or before T was not given, or contradicts itself",
-		plural(p.Keys, "lock"), plural(len(p.Txns), "transaction"))
+		plural(p.Keys, "lock"), txns)
 }
 func (*UnresolvedLocks) Next() string {
 	return "give the directories of all stores, or collect on each store and plan over all reports; --force=unresolved-locks removes these locks, which breaks transactions that did commit"

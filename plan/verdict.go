@@ -68,13 +68,22 @@ func Judge(t mvcc.TS, k TxnKey, ev Evidence) (Verdict, error) {
 	return newJudge(t, ev).verdict(k)
 }
 
+// maxVerdicts bounds the memory: the locks of a transaction often lie side by side, so that little is judged twice.
+const maxVerdicts = 1 << 14
+
 func (j *judge) verdict(k TxnKey) (Verdict, error) {
+	if v, ok := j.given[k]; ok {
+		return v, nil
+	}
 	if v, ok := j.verdicts[k]; ok {
 		return v, nil
 	}
 	v, err := j.examine(k)
 	if err != nil {
 		return Verdict{}, fmt.Errorf("%s: %w", k, err)
+	}
+	if len(j.verdicts) == maxVerdicts {
+		clear(j.verdicts)
 	}
 	j.verdicts[k] = v
 	return v, nil
@@ -137,7 +146,7 @@ func (j *judge) committed(commit mvcc.TS, why string) Verdict {
 // unknown is the verdict when a key cannot be seen, unless another lock of the transaction already excludes a commit ≤ T.
 func (j *judge) unknown(k TxnKey, why string) Verdict {
 	if late, ok := j.late[k]; ok {
-		return Verdict{Outcome: OutcomeLate, Reason: "another lock of the transaction decides: " + late}
+		return Verdict{Outcome: OutcomeLate, Reason: "another lock of the transaction decides: " + late.String()}
 	}
 	return Verdict{Outcome: OutcomeUnknown, Reason: why}
 }

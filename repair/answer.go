@@ -19,9 +19,11 @@ func (c *collector) answers(ctx context.Context) error {
 		return err
 	}
 	defer ev.Close()
+	ph := base.Begin(c.s.FS, "answering the plan").Items(len(c.o.Questions), "questions")
+	defer ph.End()
 	for _, q := range c.o.Questions {
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
+		if err := step(ctx, ph); err != nil {
+			return err
 		}
 		if !slices.Contains(q.Stores, c.s.Ident.StoreID) {
 			continue

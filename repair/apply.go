@@ -350,21 +350,21 @@ func (a *applier) rewind(ctx context.Context, ro RewindOptions) error {
 		a.o.Say("note: %s", n)
 	}
 	a.o.Say("reading what is above %s", ro.T)
+	end := r.w.phase("reading what is above T")
+	defer func() { end() }()
 	if r.effect, err = r.w.logicalPass(ctx); err != nil {
 		return err
 	}
 	if err := r.w.rawPass(ctx, r.effect); err != nil {
 		return err
 	}
-	locks, ps, err := a.s.DecideLocksBy(ro.T, a.p.Txns)
+	end()
+	end = r.w.phase("planning the new version")
+	r.effect.locks = newLockEdit(a.s)
+	ps, err := a.s.DecideLocksBy(ro.T, a.p.Txns, r.effect.locks.add)
 	if err != nil {
 		return err
 	}
-	empty, err := emptyLocks(a.s)
-	if err != nil {
-		return err
-	}
-	r.effect.Locks = append(locks, empty...)
 	var waiting []plan.Problem
 	if r.waiting, waiting, err = waitingFiles(a.s, ro.T); err != nil {
 		return err
@@ -380,8 +380,10 @@ func (a *applier) rewind(ctx context.Context, ro RewindOptions) error {
 
 // write runs the physical pass.
 func (a *applier) write(ctx context.Context, sink Sink) (*Draft, error) {
-	extra := lockRuns(a.rw.effect.Locks)
+	extra := a.rw.effect.locks.runs()
 	extra[scan.CFRaft] = a.raftRun
+	defer a.rw.w.phase("writing new tables")()
+	a.rw.w.expect(a.rw.w.setBytes())
 	return a.rw.w.physicalPass(ctx, sink, a.rw.effect, extra)
 }
 
@@ -461,6 +463,7 @@ func (a *applier) apply(ctx context.Context) (*ApplyResult, error) {
 // finish proves the published state and records the result. d is nil after a resume: the numbers are then those of the preview.
 func (a *applier) finish(ctx context.Context, d *Draft) (*ApplyResult, error) {
 	a.o.Say("verifying")
+	defer base.Begin(a.s.FS, "verifying").End()
 	if err := provePublished(a.s, a.tx, a.raftEdit); err != nil {
 		return nil, err
 	}

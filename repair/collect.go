@@ -61,6 +61,7 @@ type collector struct {
 
 	finder    scan.RegionFinder
 	bytes     map[uint64]uint64 // by region
+	regions   int               // how many there are
 	maxID     uint64
 	maxTailTS mvcc.TS
 	tailLocks []plan.LockReport
@@ -95,9 +96,11 @@ func (c *collector) run(ctx context.Context) error {
 	if err := c.line(&c.head); err != nil {
 		return err
 	}
+	ph := base.Begin(c.s.FS, "collecting the regions").Items(c.regions, "regions")
+	defer ph.End()
 	err := c.s.EachRegion(func(r scan.Region) error {
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
+		if err := step(ctx, ph); err != nil {
+			return err
 		}
 		p, err := c.peer(ctx, r)
 		if err != nil {
@@ -196,10 +199,13 @@ func (c *collector) extremes(ctx context.Context) error {
 			c.maxID = max(c.maxID, p.ID, p.StoreID)
 		}
 	}
+	ph := base.Begin(s.FS, "reading the raft logs").Items(c.regions, "regions")
+	defer ph.End()
 	err := s.EachRegion(func(r scan.Region) error {
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
+		if err := step(ctx, ph); err != nil {
+			return err
 		}
+		c.regions++
 		c.maxID = max(c.maxID, r.ID)
 		region(r.State.Region)
 		if m := r.State.MergeState; m != nil && m.Target != nil {

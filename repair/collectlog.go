@@ -263,11 +263,7 @@ func (c *collector) tailLock(region, index uint64, q raftstate.Request) {
 // locks are the lines of the lock column family, then those of the tails.
 func (c *collector) locks() error {
 	s := c.s
-	all, err := s.Locks()
-	if err != nil {
-		return err
-	}
-	for _, l := range all {
+	err := s.EachLock(func(l scan.LockAt) error {
 		for _, one := range l.Locks {
 			if !c.decidable(one, l.Shared) {
 				continue
@@ -276,6 +272,10 @@ func (c *collector) locks() error {
 				return err
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for _, l := range c.tailLocks {
 		if err := c.lock(l); err != nil {

@@ -22,8 +22,10 @@ type Effect struct {
 	Tables          map[string]*TableLoss
 	Histogram       histogram
 
-	Locks    []plan.LockDecision
 	Problems []plan.Problem
+
+	// locks is never nil; records of it come on top like those of write and deflt.
+	locks *lockEdit
 
 	// write gets records with fresh sequences on top of everything: commit records made of locks, and records of files that
 	// stay as they are whose gc_fence is cleared. deflt gets the deletes of default-CF rows.
@@ -47,7 +49,7 @@ type TableLoss struct {
 }
 
 func newEffect() *Effect {
-	return &Effect{Tables: map[string]*TableLoss{}, changed: map[uint64]bool{}, fenced: map[uint64]bool{}, write: &rocks.Spool{}, deflt: &rocks.Spool{}}
+	return &Effect{Tables: map[string]*TableLoss{}, changed: map[uint64]bool{}, fenced: map[uint64]bool{}, locks: &lockEdit{}, write: &rocks.Spool{}, deflt: &rocks.Spool{}}
 }
 
 func (e *Effect) merge(o *Effect) {

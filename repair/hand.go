@@ -262,7 +262,12 @@ func (h *hand) plan() error {
 	if err != nil {
 		return err
 	}
+	ph := base.Begin(h.s.FS, "planning the edits").Items(len(regions), "regions")
+	defer ph.End()
 	for _, r := range regions {
+		if err := ph.Did(1); err != nil {
+			return err
+		}
 		// Each edit asks about the start rules of its outcome.
 		rp, _, err := planRegion(h.s, r, mvcc.MaxTS)
 		if err != nil {
@@ -364,7 +369,9 @@ func (h *hand) apply(ctx context.Context) (*HandResult, error) {
 	if err := h.raftEdit.Stage(h.tx); err != nil {
 		return nil, err
 	}
+	end := h.w.phase("writing new tables")
 	d, err := h.w.physicalPass(ctx, h.tx, newEffect(), map[string]*rocks.Run{scan.CFRaft: h.raftRun})
+	end()
 	if err != nil {
 		return nil, err
 	}
@@ -395,6 +402,7 @@ func (h *hand) apply(ctx context.Context) (*HandResult, error) {
 // the version is sound, and no region breaks a start rule that did not before.
 func (h *hand) finish(context.Context) (*HandResult, error) {
 	h.o.Say("verifying")
+	defer base.Begin(h.s.FS, "verifying").End()
 	if err := provePublished(h.s, h.tx, h.raftEdit); err != nil {
 		return nil, err
 	}

@@ -96,6 +96,9 @@ func (w *Rewinder) physicalPass(ctx context.Context, sink Sink, e *Effect, extra
 		if seq, err = p.foldFiles(name, spool.Files, seq); err != nil {
 			return nil, err
 		}
+		if seq, err = p.foldFiles(name, e.locks.files(name), seq); err != nil {
+			return nil, err
+		}
 	}
 	if seq > ikey.MaxSeq {
 		return nil, &base.Error{Class: base.ErrUnsupported, Op: "number new records", Path: db.Dir, Offset: -1, Reason: "the sequence numbers are used up"}

@@ -21,6 +21,11 @@ func ReadPlan(fs base.FS, path string) (*plan.Plan, error) {
 		return nil, base.IO("open", path, err)
 	}
 	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, base.IO("stat", path, err)
+	}
+	defer base.Begin(fs, "reading "+path).Reads(st.Size()).End()
 	b, err := io.ReadAll(bufio.NewReader(f))
 	if err != nil {
 		return nil, base.IO("read", path, err)
@@ -42,6 +47,7 @@ func decodePlan(b []byte) (*plan.Plan, error) {
 
 // WritePlan writes a plan file: whole or not at all. An existing file is replaced.
 func WritePlan(fs base.FS, path string, p *plan.Plan) error {
+	defer base.Begin(fs, "writing "+path).End()
 	b, err := p.Encode()
 	if err != nil {
 		return err

@@ -118,11 +118,10 @@ const histogramBars = 12
 
 func (r *reset) makePreview(ctx context.Context, ps []plan.Problem, took time.Duration) (*Preview, error) {
 	e, s := r.effect, r.s
-	removed, committed, lockRows := lockCounts(e.Locks)
 	p := &Preview{
 		ToTS: r.o.T, ToTime: timeOf(r.o.T), VersionsRemoved: e.VersionsRemoved, RowsChanged: e.RowsChanged, BytesRemoved: e.BytesRemoved,
-		DefaultRows: e.DefaultRows + lockRows, RawRemoved: e.RawRemoved, FencesCleared: e.FencesCleared, Tables: e.TableLosses(),
-		Histogram: e.Histogram.buckets(histogramBars), LocksRemoved: removed, LocksCommitted: committed, Locks: lockLines(e.Locks),
+		DefaultRows: e.DefaultRows + e.locks.rows, RawRemoved: e.RawRemoved, FencesCleared: e.FencesCleared, Tables: e.TableLosses(),
+		Histogram: e.Histogram.buckets(histogramBars), LocksRemoved: e.locks.removed, LocksCommitted: e.locks.committed, Locks: e.locks.lines,
 		Problems: ps, Listed: plan.Describe(ps), SpaceFree: -1,
 	}
 	r.previewSafePoint(p)
@@ -155,7 +154,7 @@ func (r *reset) makePreview(ctx context.Context, ps []plan.Problem, took time.Du
 	if err != nil {
 		return nil, err
 	}
-	p.Unchanged = !touched && !logs && !pendingTail && len(e.Locks) == 0 && e.FencesCleared == 0 && e.RawRemoved == 0 && e.VersionsRemoved == 0 && len(r.waiting) == 0
+	p.Unchanged = !touched && !logs && !pendingTail && len(e.locks.lines) == 0 && e.FencesCleared == 0 && e.RawRemoved == 0 && e.VersionsRemoved == 0 && len(r.waiting) == 0
 	// What has been read once is read again and written; verification reads what was written.
 	p.SecondsNeeded = 0.1 + 3*took.Seconds()
 	if free, err := engine.FreeSpace(s.FS, s.Layout.KVDir); err == nil {
@@ -198,7 +197,7 @@ func (r *reset) touchedFiles(ctx context.Context, p *Preview) (bool, error) {
 		}
 	}
 	// New tables, the folded logs with their index and filter, and a MANIFEST like the old one. The backup is hard links.
-	p.SpaceNeeded = set + p.LogBytes + p.LogBytes/8 + spoolBytes(r.effect.write) + spoolBytes(r.effect.deflt) + 1<<20
+	p.SpaceNeeded = set + p.LogBytes + p.LogBytes/8 + spoolBytes(r.effect.write) + spoolBytes(r.effect.deflt) + r.effect.locks.bytes() + 1<<20
 	if r.raft != nil { // apply has an edit of its own, of which the rewind is a part
 		p.SpaceNeeded += r.raft.Bytes()
 	}
@@ -239,22 +238,6 @@ func (r *reset) logsTouched() (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-func lockLines(ds []plan.LockDecision) []LockLine {
-	var out []LockLine
-	at := map[[2]string]int{}
-	for _, d := range ds {
-		k := [2]string{d.Act.String(), d.Reason}
-		i, ok := at[k]
-		if !ok {
-			i = len(out)
-			at[k] = i
-			out = append(out, LockLine{Decision: k[0], Reason: k[1]})
-		}
-		out[i].Locks++
-	}
-	return out
 }
 
 // checkSpace refuses before anything is staged.

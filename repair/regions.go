@@ -55,7 +55,12 @@ func planRegions(s *scan.Store, t mvcc.TS, want TailStrategy) ([]regionPlan, []p
 	var problems []plan.Problem
 	others := map[uint64]bool{}
 	shared := 0
+	ph := base.Begin(s.FS, "looking at the logs of the regions").Items(len(s.Regions), "regions")
+	defer ph.End()
 	for _, r := range s.Regions {
+		if err := ph.Did(1); err != nil {
+			return nil, nil, err
+		}
 		if !r.Live() {
 			continue
 		}

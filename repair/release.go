@@ -231,6 +231,7 @@ type ReleaseOptions struct {
 	Plan      *plan.Plan
 	Results   []*ApplyResult // of all other stores of the plan; the own one is read
 	Overrides engine.Overrides
+	Memory    int64 // bounds what is held of the store; 0 is no bound
 	Confirm   func() (bool, error)
 }
 
@@ -262,7 +263,7 @@ func release(fs base.FS, dir string, o ReleaseOptions) (*Released, error) {
 		return nil, err
 	}
 	defer locks.Close()
-	s, err := scan.OpenLocked(fs, l, scan.Options{Overrides: o.Overrides})
+	s, err := scan.OpenLocked(fs, l, scan.Options{Overrides: o.Overrides, Mode: base.LockExclusive, Memory: o.Memory})
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func WriteReport(fs base.FS, path string, write func(io.Writer) error) (err erro
 			err = errors.Join(err, f.Close())
 		}
 		if err != nil {
-			_ = fs.Remove(tmp) // what was to be said is in err
+			_ = base.Unrefused(fs).Remove(tmp) // what was to be said is in err
 		}
 	}()
 	z, err := zstd.NewWriter(f, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
@@ -60,6 +60,11 @@ func ReadReport(fs base.FS, path string, in *plan.Input) error {
 		return base.IO("open", path, err)
 	}
 	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return base.IO("stat", path, err)
+	}
+	defer base.Begin(fs, "reading "+path).Reads(st.Size()).End()
 	n := 0
 	bad := func(err error) error {
 		var sys *os.PathError

@@ -298,24 +298,24 @@ func (r *reset) plan(ctx context.Context) error {
 	}
 	began := time.Now()
 	r.o.Say("reading what is above %s", r.o.T)
+	end := r.w.phase("reading what is above T")
+	defer func() { end() }()
 	if r.effect, err = r.w.logicalPass(ctx); err != nil {
 		return err
 	}
 	if err := r.w.rawPass(ctx, r.effect); err != nil {
 		return err
 	}
+	end()
+	end = r.w.phase("planning the new version")
 	if r.effect.RawRemoved > 0 {
 		ps = append(ps, &plan.RawData{Store: r.s.Ident.StoreID, APIVersion: r.s.Ident.APIVersion.String(), Keys: uint64(r.effect.RawRemoved)})
 	}
-	locks, lockProblems, err := r.s.DecideLocks(r.o.T)
+	r.effect.locks = newLockEdit(r.s)
+	lockProblems, err := r.s.DecideLocks(r.o.T, r.effect.locks.add)
 	if err != nil {
 		return err
 	}
-	empty, err := emptyLocks(r.s)
-	if err != nil {
-		return err
-	}
-	r.effect.Locks = append(locks, empty...)
 	var waitingProblems []plan.Problem
 	if r.waiting, waitingProblems, err = waitingFiles(r.s, r.o.T); err != nil {
 		return err
@@ -350,7 +350,7 @@ func (r *reset) blocked() error {
 
 // extra are the new records of the lock and raft column families, and those that the lock decisions add to the others.
 func (r *reset) extra() (map[string]*rocks.Run, error) {
-	x := lockRuns(r.effect.Locks)
+	x := r.effect.locks.runs()
 	var err error
 	x[scan.CFRaft], err = raftRecords(r.s, r.regions)
 	return x, err
@@ -362,6 +362,8 @@ func (r *reset) write(ctx context.Context, sink Sink) (*Draft, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer r.w.phase("writing new tables")()
+	r.w.expect(r.w.setBytes())
 	d, err := r.w.physicalPass(ctx, sink, r.effect, x)
 	if err == nil {
 		d.BytesWritten += r.raft.Bytes()
@@ -420,7 +422,12 @@ func (r *reset) stage(ctx context.Context) (*Draft, error) {
 		return nil, err
 	}
 	r.verifying += d.Verifying
+	ph := base.Begin(r.s.FS, "saving what is moved away").Items(len(r.waiting), "files")
+	defer ph.End()
 	for _, p := range r.waiting {
+		if err := ph.Did(1); err != nil {
+			return nil, err
+		}
 		if err := r.tx.MoveAway(p); err != nil {
 			return nil, err
 		}
@@ -434,6 +441,7 @@ func (r *reset) stage(ctx context.Context) (*Draft, error) {
 // finish proves the published version and takes the fence away. d is nil after a resume: the numbers are then those of the preview.
 func (r *reset) finish(ctx context.Context, d *Draft) (*Result, error) {
 	r.o.Say("verifying")
+	defer base.Begin(r.s.FS, "verifying").End()
 	began := time.Now()
 	if err := provePublished(r.s, r.tx, r.raft); err != nil {
 		return nil, err

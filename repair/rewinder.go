@@ -117,6 +117,26 @@ func (w *Rewinder) threads() int {
 // writers is how many tables are written at a time: while one waits for the disk, another computes.
 func (w *Rewinder) writers() int { return 2 * w.threads() }
 
+// phase makes a pass of w what the run is seen to do; the pass adds the bytes.
+func (w *Rewinder) phase(name string) (end func()) {
+	ph := base.Begin(w.store.FS, name).Needs(base.Bytes, 0, "")
+	before := w.o.Meter
+	w.o.Meter = ph.Meter
+	return func() { w.o.Meter = before; ph.End() }
+}
+
+// setBytes is the size of the tables that are rewritten, as far as they change.
+func (w *Rewinder) setBytes() (n int64) {
+	for _, name := range w.store.DB.Names() {
+		for _, f := range w.store.DB.CF(name).Files() {
+			if name == scan.CFWrite && w.set[f.Number] || name == scan.CFDefault && w.rawSet[f.Number] {
+				n += int64(f.Size)
+			}
+		}
+	}
+	return n
+}
+
 // expect and progress tell the meter about bytes to come and bytes done.
 func (w *Rewinder) expect(n int64) {
 	if w.o.Meter != nil {

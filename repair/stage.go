@@ -23,6 +23,7 @@ func stageVersion(ctx context.Context, w *Rewinder, tx *edit.Tx, d *Draft) error
 		return err
 	}
 	began := time.Now()
+	defer base.Begin(s.FS, "reading back what was written").End()
 	if err := w.checkStaged(ctx, after, d); err != nil {
 		return err
 	}
@@ -45,7 +46,12 @@ func stageVersion(ctx context.Context, w *Rewinder, tx *edit.Tx, d *Draft) error
 	for _, l := range db.Log.Logs {
 		save = append(save, l.Path)
 	}
+	ph := base.Begin(s.FS, "saving what is replaced").Items(len(save), "files")
+	defer ph.End()
 	for _, p := range save {
+		if err := ph.Did(1); err != nil {
+			return err
+		}
 		if err := tx.Save(p); err != nil {
 			return err
 		}
@@ -55,6 +61,7 @@ func stageVersion(ctx context.Context, w *Rewinder, tx *edit.Tx, d *Draft) error
 
 // stagedDigest reads the staged raft store back: the digest of what it holds. Without an edit it is that of the store as it is.
 func stagedDigest(s *scan.Store, e raftlog.Edit) (string, error) {
+	defer base.Begin(s.FS, "summing the raft store up").End()
 	if e.Empty() {
 		return raftlog.Digest(s.Raft)
 	}

@@ -3,6 +3,7 @@ package repair
 import (
 	"fmt"
 
+	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/raftlog"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/plan"
@@ -214,7 +215,12 @@ func (rp *regionPlan) raiseEpoch() raftstate.Epoch {
 
 // applyTails puts the tails that are applied first on top of the store's view, so that what they hold at or below T is not lost.
 func applyTails(s *scan.Store, regions []regionPlan) error {
+	ph := base.Begin(s.FS, "applying what the logs hold").Items(len(regions), "regions")
+	defer ph.End()
 	for i := range regions {
+		if err := ph.Did(1); err != nil {
+			return err
+		}
 		rp := &regions[i]
 		to := rp.first
 		if rp.strategy == TailApply {
@@ -233,7 +239,12 @@ func applyTails(s *scan.Store, regions []regionPlan) error {
 // dropTails adds to b what cuts the logs of the regions whose tails are dropped, and notes their new apply states. It comes after
 // applyTails: a log ends where its region stands then.
 func dropTails(s *scan.Store, b *raftlog.Batch, regions []regionPlan) error {
+	ph := base.Begin(s.FS, "cutting the logs").Items(len(regions), "regions")
+	defer ph.End()
 	for i := range regions {
+		if err := ph.Did(1); err != nil {
+			return err
+		}
 		rp := &regions[i]
 		if rp.strategy != TailDrop {
 			continue

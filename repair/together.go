@@ -448,7 +448,7 @@ func (t *together) release(res *TogetherResult) error {
 			continue
 		}
 		dir := t.byStore[part.StoreID]
-		if _, err := Release(t.fs, dir, ReleaseOptions{Plan: t.plan, Results: res.Stores, Overrides: t.so.Overrides}); err != nil {
+		if _, err := Release(t.fs, dir, ReleaseOptions{Plan: t.plan, Results: res.Stores, Overrides: t.so.Overrides, Memory: t.o.Memory}); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,8 @@ type BackupOptions struct {
 	Overrides engine.Overrides
 	// PlanID chooses the plan; empty means the one that the fence names, else the newest one that fits.
 	PlanID string
+	// Memory bounds what is held of the store while it is proven to be what it was; 0 is no bound.
+	Memory int64
 	// Confirm is told which repair it is about; false declines. Nil accepts.
 	Confirm func(b *Backup) (bool, error)
 }
@@ -51,19 +53,19 @@ func undo(fs base.FS, dir string, o BackupOptions, begun *bool) (*Backup, error)
 		return nil, err
 	}
 	*begun = true
-	if err := t.Undo(func() error { return proveUndone(fs, l, t, o.Overrides) }); err != nil {
+	if err := t.Undo(func() error { return proveUndone(fs, l, t, o) }); err != nil {
 		return nil, err
 	}
 	return describeBackup(t, nil, dir), nil
 }
 
 // proveUndone compares the store with the fingerprint that the plan took before anything was written.
-func proveUndone(fs base.FS, l *engine.Layout, t *edit.Tx, ov engine.Overrides) error {
+func proveUndone(fs base.FS, l *engine.Layout, t *edit.Tx, o BackupOptions) error {
 	var p ResetPlan
 	if err := t.Plan(&p); err != nil {
 		return err
 	}
-	s, err := scan.OpenLocked(fs, l, scan.Options{Overrides: ov})
+	s, err := scan.OpenLocked(fs, l, scan.Options{Overrides: o.Overrides, Mode: base.LockExclusive, Memory: o.Memory})
 	if err != nil {
 		return err
 	}

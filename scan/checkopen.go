@@ -17,7 +17,7 @@ import (
 func (c *checker) open() {
 	s := c.s
 	var err error
-	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir}); err != nil {
+	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir, Spill: s.Spill()}); err != nil {
 		s.DB = nil
 		c.fail("key-value database", err)
 		c.skip("the key-value database: regions, data")

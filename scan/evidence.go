@@ -18,22 +18,41 @@ type LockAt struct {
 	Raw    []byte
 }
 
-// Locks reads the whole lock column family.
+// Locks reads the whole lock column family into memory. There can be millions: what can do with one after the other uses EachLock.
 func (s *Store) Locks() ([]LockAt, error) {
+	var out []LockAt
+	err := s.EachLock(func(l LockAt) (err error) {
+		l.Raw = bytes.Clone(l.Raw)
+		l.Locks, l.Shared, err = mvcc.ParseLocks(l.Raw)
+		out = append(out, l)
+		return err
+	})
+	return out, err
+}
+
+// EachLock calls fn for the records of the lock column family, in key order. Raw, and what Locks refers to, are good until fn returns. Errors
+// of fn are returned as they are.
+func (s *Store) EachLock(fn func(LockAt) error) error {
 	v, err := s.DB.CF(CFLock).NewVisible([]byte{'z'}, []byte{'z' + 1}, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer v.Close()
-	var out []LockAt
+	ph := base.Begin(s.FS, "reading the locks").Items(0, "locks")
+	defer ph.End()
 	for ok := v.First(); ok; ok = v.Next() {
-		l, err := s.parseLock(v.User(), bytes.Clone(v.Value()))
-		if err != nil {
-			return nil, err
+		if err := ph.Did(1); err != nil {
+			return err
 		}
-		out = append(out, l)
+		l, err := s.parseLock(v.User(), v.Value())
+		if err != nil {
+			return err
+		}
+		if err := fn(l); err != nil {
+			return err
+		}
 	}
-	return out, v.Err()
+	return v.Err()
 }
 
 func (s *Store) parseLock(key, raw []byte) (LockAt, error) {
@@ -130,35 +149,79 @@ func (s *Store) writeCorrupt(key []byte, err error) error {
 	return &base.Error{Class: base.ErrCorrupt, Op: "read write record", Path: s.Layout.KVDir, Offset: -1, CF: CFWrite, Key: bytes.Clone(key), Err: err}
 }
 
-// DecideLocks decides every lock of the store at t by its transaction, from this store alone.
-func (s *Store) DecideLocks(t mvcc.TS) ([]plan.LockDecision, []plan.Problem, error) {
-	return s.decideLocks(t, plan.DecideLocks)
+// DecideLocks decides every lock of the store at t by its transaction, from this store alone, and gives fn the decisions in key order; a
+// record that nobody holds any more, a shared one, comes as a removal. Slices of a lock are good until fn returns. The problems are known
+// at the end.
+func (s *Store) DecideLocks(t mvcc.TS, fn func(plan.LockDecision) error) ([]plan.Problem, error) {
+	return s.decideLocks(fn, func(ev plan.Evidence) *plan.Decider { return plan.NewDecider(t, ev) })
 }
 
-// DecideLocksBy decides every lock of the store at t by verdicts that were made from the evidence of all stores.
-func (s *Store) DecideLocksBy(t mvcc.TS, verdicts []plan.TxnVerdict) ([]plan.LockDecision, []plan.Problem, error) {
-	return s.decideLocks(t, func(t mvcc.TS, locks []plan.LockAt, ev plan.Evidence) ([]plan.LockDecision, []plan.Problem, error) {
-		return plan.DecideByVerdicts(t, locks, verdicts, ev)
-	})
+// DecideLocksBy is DecideLocks by verdicts that were made from the evidence of all stores.
+func (s *Store) DecideLocksBy(t mvcc.TS, verdicts []plan.TxnVerdict, fn func(plan.LockDecision) error) ([]plan.Problem, error) {
+	return s.decideLocks(fn, func(ev plan.Evidence) *plan.Decider { return plan.NewVerdictDecider(t, verdicts, ev) })
 }
 
-func (s *Store) decideLocks(t mvcc.TS, decide func(mvcc.TS, []plan.LockAt, plan.Evidence) ([]plan.LockDecision, []plan.Problem, error)) ([]plan.LockDecision, []plan.Problem, error) {
-	locks, err := s.Locks()
-	if err != nil || len(locks) == 0 {
-		return nil, nil, err
-	}
+func (s *Store) decideLocks(fn func(plan.LockDecision) error, by func(plan.Evidence) *plan.Decider) ([]plan.Problem, error) {
 	ev, err := s.Evidence()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer ev.Close()
-	in := make([]plan.LockAt, 0, len(locks))
-	for _, l := range locks {
+	d := by(ev)
+	total, err := s.noteLocks(d)
+	if err != nil || total == 0 {
+		return nil, err
+	}
+	ph := base.Begin(s.FS, "deciding the locks").Items(total, "locks")
+	defer ph.End()
+	lower, upper := []byte{'z'}, []byte{'z' + 1}
+	err = s.decideIn(d, lower, upper, ph, fn)
+	return d.Problems(), err
+}
+
+// noteLocks shows a decider all locks, and counts their records.
+func (s *Store) noteLocks(d *plan.Decider) (n int, err error) {
+	err = s.EachLock(func(l LockAt) error {
+		n++
 		for _, one := range l.Locks {
-			in = append(in, plan.LockAt{UserKey: l.User, Lock: one, Shared: l.Shared})
+			d.Note(plan.LockAt{UserKey: l.User, Lock: one, Shared: l.Shared})
+		}
+		return nil
+	})
+	return n, err
+}
+
+// decideIn decides the locks of a range of database keys.
+func (s *Store) decideIn(d *plan.Decider, lower, upper []byte, ph *base.Phase, fn func(plan.LockDecision) error) error {
+	v, err := s.DB.CF(CFLock).NewVisible(lower, upper, nil)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	for ok := v.First(); ok; ok = v.Next() {
+		if err := ph.Did(1); err != nil {
+			return err
+		}
+		l, err := s.parseLock(v.User(), v.Value())
+		if err != nil {
+			return err
+		}
+		if len(l.Locks) == 0 {
+			if err := fn(plan.LockDecision{UserKey: l.User, Shared: l.Shared, Act: plan.Remove, Reason: "a shared lock that nobody holds any more"}); err != nil {
+				return err
+			}
+		}
+		for _, one := range l.Locks {
+			x, err := d.Decide(plan.LockAt{UserKey: l.User, Lock: one, Shared: l.Shared})
+			if err == nil {
+				err = fn(x)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
-	return decide(t, in, ev)
+	return v.Err()
 }
 
 // NewestCommit is the largest timestamp of any write record, rollback marks included, and of any API V2 raw entry: from the tables'
@@ -188,12 +251,18 @@ func (s *Store) newestIn(name string, newest mvcc.TS, counts func(key []byte) bo
 	if err != nil {
 		return 0, err
 	}
-	for _, f := range cf.Files() {
+	files := cf.Files()
+	ph := base.Begin(s.FS, "looking for the newest commit").Items(len(files), "tables")
+	defer ph.End()
+	for _, f := range files {
+		if err := ph.Did(1); err != nil {
+			return 0, err
+		}
 		if b := bounds.Of(f.Number); b.Trust && (name == CFWrite || b.Max <= newest) {
 			newest = max(newest, b.Max)
 			continue
 		}
-		if err := noteTable(cf, f, note); err != nil {
+		if err := noteTable(s.FS, cf, f, note); err != nil {
 			return 0, err
 		}
 	}

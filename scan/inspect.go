@@ -2,7 +2,10 @@ package scan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/zeebo/xxh3"
 
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/edit"
@@ -311,16 +314,8 @@ func (s *Store) regionSummary() RegionSummary {
 
 func (s *Store) lockSummary() (LockSummary, error) {
 	sum := LockSummary{ByType: map[string]int{}}
-	locks, err := s.Locks()
-	if err != nil {
-		return sum, err
-	}
-	type txn struct {
-		primary string
-		start   mvcc.TS
-	}
-	txns := map[txn]bool{}
-	for _, l := range locks {
+	var txns distinct
+	err := s.EachLock(func(l LockAt) error {
 		sum.Keys++
 		for _, one := range l.Locks {
 			name := typeName(one.Type)
@@ -331,16 +326,41 @@ func (s *Store) lockSummary() (LockSummary, error) {
 			if one.AsyncCommit {
 				sum.AsyncCommit++
 			}
-			txns[txn{string(one.Primary), one.StartTS}] = true
+			txns.add(one.Primary, uint64(one.StartTS))
 			if sum.Oldest == 0 || one.StartTS < sum.Oldest {
 				sum.Oldest = one.StartTS
 			}
 			sum.Newest = max(sum.Newest, one.StartTS)
 		}
-	}
-	sum.Transactions = len(txns)
+		return nil
+	})
+	sum.Transactions = txns.count()
 	sum.OldestTime, sum.NewestTime = Time(sum.Oldest), Time(sum.Newest)
-	return sum, nil
+	return sum, err
+}
+
+// distinct counts different transactions by their hashes, 8 bytes each: there can be millions.
+type distinct struct {
+	hashes []uint64
+	sorted int // so many of hashes are in order, each once
+}
+
+func (d *distinct) add(primary []byte, start uint64) {
+	if len(d.hashes) >= 2*d.sorted+4096 {
+		d.compact()
+	}
+	d.hashes = append(d.hashes, xxh3.HashSeed(primary, start))
+}
+
+func (d *distinct) compact() {
+	slices.Sort(d.hashes)
+	d.hashes = slices.Compact(d.hashes)
+	d.sorted = len(d.hashes)
+}
+
+func (d *distinct) count() int {
+	d.compact()
+	return len(d.hashes)
 }
 
 // Text is the form for people.

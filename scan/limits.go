@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -27,6 +28,7 @@ type LimitsOptions struct {
 func FindLimits(ctx context.Context, stores []*Store, pd *plan.PDReport, o LimitsOptions) (*plan.Limits, error) {
 	in := plan.LimitsInput{PD: pd, NoLogs: o.NoLogs}
 	dirs := map[uint64]string{}
+	var cut mvcc.TS
 	for _, s := range stores {
 		bad := func(format string, args ...any) error {
 			return &base.Error{Class: base.ErrUsage, Op: "find what limits T", Path: s.Layout.Dir, Offset: -1, Reason: fmt.Sprintf(format, args...), Next: "name the stores of one cluster, each once, and its PD"}
@@ -51,12 +53,60 @@ func FindLimits(ctx context.Context, stores []*Store, pd *plan.PDReport, o Limit
 		}
 		in.Stores = append(in.Stores, *one)
 		in.LogFloor = max(in.LogFloor, v.floor)
+		if v.cut != 0 && (cut == 0 || v.cut < cut) {
+			cut = v.cut
+		}
 	}
-	return plan.FindLimits(in)
+	if cut == 0 {
+		return plan.FindLimits(in)
+	}
+	for i := range in.Stores {
+		in.Stores[i].Locks = slices.DeleteFunc(in.Stores[i].Locks, func(l plan.LockAt) bool { return l.Lock.StartTS >= cut })
+	}
+	l, err := plan.FindLimits(in)
+	if err == nil {
+		l.LocksBelow = cut
+		l.Words = append(l.Words, fmt.Sprintf("only the locks of transactions that started before %s = %s were looked at: all of them do not fit into --memory", cut, Time(cut)))
+	}
+	return l, err
+}
+
+// limitsPerLock: an eighth of the memory, at about 2 KiB a lock with all that is found out about its transaction.
+const limitsPerLock = 8 * 2048
+
+// oldestLocks keeps the locks of the oldest transactions, as many as fit; most 0 is no bound.
+type oldestLocks struct {
+	most  int
+	cut   mvcc.TS // nothing that started then or later is kept; 0: all is
+	locks []plan.LockAt
+}
+
+func (o *oldestLocks) add(l LockAt) error {
+	locks, _, err := mvcc.ParseLocks(bytes.Clone(l.Raw))
+	if err != nil {
+		return err
+	}
+	for _, one := range locks {
+		if o.cut == 0 || one.StartTS < o.cut {
+			o.locks = append(o.locks, plan.LockAt{UserKey: l.User, Lock: one, Shared: l.Shared})
+		}
+	}
+	if o.most > 0 && len(o.locks) > o.most {
+		starts := make([]mvcc.TS, len(o.locks))
+		for i := range o.locks {
+			starts[i] = o.locks[i].Lock.StartTS
+		}
+		slices.Sort(starts)
+		o.cut = starts[o.most/2]
+		// All locks of a transaction go, or none.
+		o.locks = slices.DeleteFunc(o.locks, func(l plan.LockAt) bool { return l.Lock.StartTS >= o.cut })
+	}
+	return nil
 }
 
 // limitsView is the plan.LimitsView of one store.
 type limitsView struct {
+	cut     mvcc.TS // see oldestLocks
 	s       *Store
 	ev      *Evidence
 	regions []Region                     // that hold data, by start key
@@ -107,19 +157,18 @@ func (v *limitsView) Holder(user []byte) (raftstate.Region, uint64, bool) {
 func (v *limitsView) gather(ctx context.Context, o LimitsOptions) (*plan.LimitsStore, error) {
 	s := v.s
 	out := &plan.LimitsStore{View: v, StoreLimits: plan.StoreLimits{StoreID: s.Ident.StoreID, Dir: s.Layout.Dir, Regions: []plan.RegionLimits{}}, Pending: map[plan.KeyStart]plan.PendingWrite{}}
-	locks, err := s.Locks()
+	kept := oldestLocks{most: int(s.o.Memory / limitsPerLock)}
+	err := s.EachLock(func(l LockAt) error {
+		if _, ok := v.finder.Find(mvcc.LockKey(l.User)); !ok {
+			return nil // left over from a region that has gone
+		}
+		out.LockedKeys++
+		return kept.add(l)
+	})
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range locks {
-		if _, ok := v.finder.Find(mvcc.LockKey(l.User)); !ok {
-			continue // left over from a region that has gone
-		}
-		out.LockedKeys++
-		for _, one := range l.Locks {
-			out.Locks = append(out.Locks, plan.LockAt{UserKey: l.User, Lock: one, Shared: l.Shared})
-		}
-	}
+	out.Locks, v.cut = kept.locks, kept.cut
 	bounds, err := v.newest(ctx)
 	if err != nil {
 		return nil, err
@@ -202,7 +251,7 @@ func (v *limitsView) newestIn(ctx context.Context, name string, out map[uint64]n
 			v.boundInTable(name, f, b.Max, out)
 			continue
 		}
-		if err := noteTable(cf, f, note); err != nil {
+		if err := noteTable(v.s.FS, cf, f, note); err != nil {
 			return err
 		}
 	}
@@ -222,16 +271,20 @@ func (v *limitsView) boundInTable(name string, f rocks.LevelFile, hi mvcc.TS, ou
 }
 
 // noteTable reads the keys of a table through.
-func noteTable(cf *rocks.CF, f rocks.LevelFile, note func([]byte)) error {
+func noteTable(fs base.FS, cf *rocks.CF, f rocks.LevelFile, note func([]byte)) error {
 	t, done, err := cf.Table(f.FileMeta)
 	if err != nil {
 		return err
 	}
 	it := t.NewIter()
-	for ok := it.First(); ok; ok = it.Next() {
+	n := 0
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
 		note(it.Key().User)
+		if n++; n&4095 == 0 {
+			err = base.Stopped(fs)
+		}
 	}
-	return errors.Join(it.Err(), it.Close(), done())
+	return errors.Join(err, it.Err(), it.Close(), done())
 }
 
 func raise(out map[uint64]newestOf, region uint64, ts mvcc.TS, exact bool) {

@@ -47,14 +47,14 @@ func (s *Store) Maxima() (*Maxima, error) {
 		return nil, err
 	}
 	m.ts(newest, "newest commit in %s", s.Layout.Dir)
-	locks, err := s.Locks()
-	if err != nil {
-		return nil, err
-	}
-	for _, at := range locks {
+	where := "lock in " + s.Layout.Dir
+	if err := s.EachLock(func(at LockAt) error {
 		for _, l := range at.Locks {
-			m.lock(l, "lock in "+s.Layout.Dir)
+			m.lock(l, where)
 		}
+		return nil
+	}); err != nil {
+		return nil, err
 	}
 	return m, s.logMaxima(m)
 }

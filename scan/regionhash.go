@@ -52,16 +52,16 @@ func (s *Store) RegionHashes(ctx context.Context, t mvcc.TS, m *Meter) (map[uint
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	locks, err := s.Locks()
-	if err != nil {
-		return nil, err
-	}
 	h.last = nil // from the beginning
-	for _, l := range locks {
+	err = s.EachLock(func(l LockAt) error {
 		if sum := h.at(mvcc.LockKey(l.User)); sum != nil {
 			sum.locks++
 			sum.add(l.User, l.Raw, 0)
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	out := make(map[uint64]RegionHash, len(h.sums))
 	for id, sum := range h.sums {

@@ -33,8 +33,11 @@ type Options struct {
 	Mode base.LockMode
 	// Memory bounds what the records of the write-ahead logs take, in bytes, where there is a place for the rest; 0 is no bound.
 	Memory int64
-	// SpillDir is that place. Empty means the data directory's own for a writer, none for a reader, which must not write there.
+	// SpillDir is that place. Empty means the data directory's own for a writer. A reader, which must not write there, has TempDir.
 	SpillDir string
+	// TempDir is a directory for nobody but this process, made when it is needed; each store that is open for reading has a part of it of
+	// its own. Empty: readers keep everything in memory.
+	TempDir string
 	// Stop is asked now and then while the store is opened; its error ends that. Nil goes on.
 	Stop func() error
 	// NoRaft leaves the raft store closed: Raft stays nil.
@@ -63,6 +66,7 @@ type Store struct {
 	locks  *engine.Locks
 	raftDB *rocks.DB
 	o      Options
+	temp   string // name of its part of o.TempDir
 }
 
 // Region joins what the key-value database says about one region. Raw bytes are kept: an edit changes them, not a re-encoding.
@@ -161,6 +165,7 @@ func (s *Store) loadRegions() error {
 	if s.o.NoRegions {
 		return nil
 	}
+	defer base.Begin(s.FS, "reading the region records").End()
 	err := s.readRegions(func(r Region) error {
 		s.Regions = append(s.Regions, r)
 		return nil
@@ -232,7 +237,7 @@ func (s *Store) openRaft() error {
 		s.Raft, s.RaftReport = e, rep
 		return nil
 	}
-	if s.raftDB, err = rocks.Open(s.FS, s.Layout.RaftDir, rocks.Options{WALDir: s.Layout.RaftWALDir}); err != nil {
+	if s.raftDB, err = rocks.Open(s.FS, s.Layout.RaftDir, rocks.Options{WALDir: s.Layout.RaftWALDir, Spill: s.raftSpill(), Stop: s.o.Stop}); err != nil {
 		return err
 	}
 	s.Raft, err = raftlog.OpenDB(s.raftDB)
@@ -302,22 +307,6 @@ func (s *Store) closeParts() error {
 		add(s.DB.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// SpillDirName is the directory for what does not fit into memory while a store is edited. It is empty, or gone, whenever no
-// tool runs.
-const SpillDirName = "tikv-repair-spill"
-
-// Spill is the store's place for what does not fit into memory.
-func (s *Store) Spill() rocks.Spill {
-	dir := s.o.SpillDir
-	if dir == "" && s.o.Mode == base.LockExclusive {
-		dir = s.FS.PathJoin(s.Layout.Dir, SpillDirName)
-	}
-	if s.o.Memory <= 0 || dir == "" {
-		return rocks.Spill{}
-	}
-	return rocks.Spill{Dir: dir, Limit: max(s.o.Memory/8, 4<<10)}
 }
 
 // Value resolves the value of a visible record: itself, or for a blob index what Titan holds for the key.

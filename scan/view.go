@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
@@ -19,15 +18,18 @@ type View struct {
 	T mvcc.TS
 	// Raw is what kind of raw data the store holds, if any.
 	Raw RawMode
-	// Locks are the decisions for all locks of the store, in key order.
-	Locks []plan.LockDecision
 	// Problems are what could not be decided from this store alone. Keys whose lock is undecided read as if it were not there.
 	Problems []plan.Problem
 
-	s       *Store
-	spans   []span
-	commits []plan.LockDecision // Put or Delete locks that committed at or before T, by user key
+	s     *Store
+	spans []span
+	// Put or Delete locks that committed at or before T, by user key; when there are too many to be held, Rows decides them again by by.
+	commits []plan.LockDecision
+	by      *plan.Decider
 }
+
+// maxCommits is how many committed locks a View holds.
+const maxCommits = 4096
 
 // NewView decides the locks of the store at t.
 func (s *Store) NewView(t mvcc.TS) (*View, error) {
@@ -39,15 +41,24 @@ func (s *Store) NewView(t mvcc.TS) (*View, error) {
 	if v.Raw == RawV1 || v.Raw == RawV1TTL {
 		return v, nil
 	}
-	if v.Locks, v.Problems, err = s.DecideLocks(t); err != nil {
+	var by *plan.Decider
+	v.Problems, err = s.decideLocks(func(d plan.LockDecision) error {
+		if !readable(d) || v.by != nil {
+			return nil
+		}
+		if len(v.commits) == maxCommits {
+			v.commits, v.by = nil, by
+			return nil
+		}
+		v.commits = append(v.commits, held(d))
+		return nil
+	}, func(ev plan.Evidence) *plan.Decider {
+		by = plan.NewDecider(t, ev)
+		return by
+	})
+	if err != nil {
 		return nil, err
 	}
-	for _, d := range v.Locks {
-		if w, _, ok := d.Visible(); ok && (w.Type == mvcc.WritePut || w.Type == mvcc.WriteDelete) {
-			v.commits = append(v.commits, d)
-		}
-	}
-	slices.SortFunc(v.commits, func(a, b plan.LockDecision) int { return bytes.Compare(a.UserKey, b.UserKey) })
 	return v, nil
 }
 
@@ -55,74 +66,6 @@ func (s *Store) NewView(t mvcc.TS) (*View, error) {
 func (s *Store) NewPlainView(t mvcc.TS) (*View, error) {
 	raw, err := s.RawMode()
 	return &View{T: t, s: s, spans: s.liveSpans(), Raw: raw}, err
-}
-
-// span is a half-open range of database keys.
-type span struct{ lower, upper []byte }
-
-// liveSpans are the ranges of the live regions, ascending, neighbours joined. Clients cannot read anything else.
-func (s *Store) liveSpans() []span {
-	var out []span
-	for _, r := range s.liveByStart() {
-		lower, upper := r.Bounds()
-		if n := len(out); n > 0 && bytes.Compare(lower, out[n-1].upper) <= 0 {
-			if bytes.Compare(upper, out[n-1].upper) > 0 {
-				out[n-1].upper = upper
-			}
-			continue
-		}
-		out = append(out, span{lower, upper})
-	}
-	return out
-}
-
-// segment is a span with one kind of keys in it.
-type segment struct {
-	span
-	raw RawMode
-}
-
-// segments clips the live spans to [lower, upper) and cuts them where the kind of keys changes.
-func (v *View) segments(lower, upper []byte) []segment {
-	var out []segment
-	for _, s := range v.spans {
-		if lower != nil && bytes.Compare(s.lower, lower) < 0 {
-			s.lower = lower
-		}
-		if upper != nil && bytes.Compare(s.upper, upper) > 0 {
-			s.upper = upper
-		}
-		cuts := []segment{{s, v.Raw}}
-		if v.Raw == RawV2 {
-			// All API V2 raw keys begin with 'r', and so do their encoded forms; everything else is transactional.
-			from, to := []byte{mvcc.DataPrefix, 'r'}, []byte{mvcc.DataPrefix, 'r' + 1}
-			cuts = []segment{
-				{span{s.lower, least(s.upper, from)}, RawNone},
-				{span{most(s.lower, from), least(s.upper, to)}, RawV2},
-				{span{most(s.lower, to), s.upper}, RawNone},
-			}
-		}
-		for _, c := range cuts {
-			if bytes.Compare(c.lower, c.upper) < 0 {
-				out = append(out, c)
-			}
-		}
-	}
-	return out
-}
-
-func least(a, b []byte) []byte {
-	if bytes.Compare(a, b) < 0 {
-		return a
-	}
-	return b
-}
-
-func most(a, b []byte) []byte {
-	if bytes.Compare(a, b) > 0 {
-		return a
-	}
-	return b
 }
 
 // cursor is a visible view that knows whether it stands on a record. It only goes forward.
@@ -154,6 +97,7 @@ type Rows struct {
 
 	write, def, pairs *cursor // pairs walks the default column family for raw data
 	commits           []plan.LockDecision
+	more              *lockWalk // gives the commits behind those; nil at the end
 
 	prefix []byte // 'z' | enc(user key) of the current key
 	row    row
@@ -221,6 +165,11 @@ func (v *View) Rows(lower, upper []byte) (*Rows, error) {
 		}
 	}
 	r.commits = v.commits
+	if v.by != nil {
+		if r.more, err = v.walkLocks(lo, hi); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+	}
 	r.enter()
 	return r, nil
 }
@@ -251,7 +200,7 @@ func (r *Rows) enter() {
 		return
 	}
 	r.write.SeekGE(s.lower)
-	for len(r.commits) > 0 && bytes.Compare(mvcc.LockKey(r.commits[0].UserKey), s.lower) < 0 {
+	for r.committed() && bytes.Compare(mvcc.LockKey(r.commits[0].UserKey), s.lower) < 0 {
 		r.commits = r.commits[1:]
 	}
 }
@@ -299,7 +248,7 @@ func (r *Rows) nextTxn(s segment) (found, more bool) {
 		}
 	}
 	var lock []byte
-	if len(r.commits) > 0 {
+	if r.committed() {
 		if lock = mvcc.LockKey(r.commits[0].UserKey); bytes.Compare(lock, s.upper) >= 0 {
 			lock = nil
 		}
@@ -486,6 +435,9 @@ func (r *Rows) Close() error {
 		if it != nil {
 			err = errors.Join(err, it.Close())
 		}
+	}
+	if r.more != nil {
+		err = errors.Join(err, r.more.close())
 	}
 	return err
 }
