@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -22,18 +23,26 @@ type env struct {
 	fs             base.FS
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	tempDir        string
 	now            func() time.Time
-	tick           func(time.Duration) <-chan time.Time
-	terminal       bool // stderr is a terminal: progress may move
-	answers        bool // stdin is a terminal: questions can be answered
+	every          func(d time.Duration, do func()) (stop func()) // calls do again and again, until stop has returned
+	columns        func() int                                     // of the terminal; 0 is unknown
+	terminal       bool                                           // stderr is a terminal: progress may move
+	answers        bool                                           // stdin is a terminal: questions can be answered
 }
 
 // app is one run of the command line.
 type app struct {
 	env
-	root *cobra.Command
-	log  *logger
-	c    common
+	root   *cobra.Command
+	log    *logger
+	c      common
+	pulse  *base.Pulse
+	bare   base.FS // below the pulse
+	temp   string  // for what verbs that only read have no memory for
+	screen *screen
+	ctx    context.Context // of the run
+	beats  func()          // ends the progress
 	// inVerb: the command line was understood; errors from here on are not about usage.
 	inVerb bool
 }
@@ -51,7 +60,11 @@ type common struct {
 }
 
 func newApp(e env) *app {
-	a := &app{env: e, log: &logger{now: e.now}}
+	a := &app{env: e, log: &logger{now: e.now}, screen: &screen{err: e.stderr}, ctx: context.Background(), beats: func() {}}
+	a.pulse = base.NewPulse(e.now, a.interrupted)
+	a.temp = e.fs.PathJoin(e.tempDir, "tikv-repair-"+rand.Text())
+	a.bare, a.fs = e.fs, a.pulse.Watch(e.fs)
+	a.stderr, a.stdout = talker{a.screen, e.stderr}, talker{a.screen, e.stdout}
 	root := &cobra.Command{
 		Use:   "tikv-repair",
 		Short: "Repair stopped TiKV stores",
@@ -61,15 +74,15 @@ func newApp(e env) *app {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetIn(e.stdin)
-	root.SetOut(e.stdout)
-	root.SetErr(e.stderr)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	root.SetUsageTemplate(strings.TrimRight(root.UsageTemplate(), "\n") + "\n\n" + exitHelp)
 	f := root.PersistentFlags()
 	f.SortFlags = false
 	f.IntVar(&a.c.threads, "threads", runtime.GOMAXPROCS(0), "how many threads read and write")
 	f.Lookup("threads").DefValue = "one a core"
 	a.c.memory = 512 << 20
-	f.Var(&a.c.memory, "memory", "bound of the memory: what does not fit while a store is changed goes to disk")
+	f.Var(&a.c.memory, "memory", "bound of the memory: what does not fit goes to disk, into the store that is changed, else into $TMPDIR")
 	f.BoolVarP(&a.c.quiet, "quiet", "q", false, "print results and errors only")
 	f.BoolVar(&a.c.json, "json", false, "one JSON document on standard output")
 	f.StringVar(&a.c.logFile, "log-file", "", "append what is said and done to this `file`, in TiKV's log format")
@@ -110,24 +123,43 @@ func (a *app) begin(cmd *cobra.Command, args []string) error {
 	debug.SetMemoryLimit(max(int64(a.c.memory)-24<<20, int64(a.c.memory)/2))
 	a.inVerb = true
 	if a.c.logFile != "" {
-		if err := a.log.open(a.fs, a.c.logFile); err != nil {
+		// The log tells of an interruption, too.
+		if err := a.log.open(a.bare, a.c.logFile); err != nil {
 			return err
 		}
 		a.log.info("tikv-repair starts", "version", version, "verb", cmd.Name(), "args", strings.Join(args, " "))
 	}
+	a.beats = a.beat(cmd.Name())
 	return nil
+}
+
+// interrupted is the error of a run that has been asked to end.
+func (a *app) interrupted() error {
+	select {
+	case <-a.ctx.Done():
+		return &base.Error{Class: base.ErrInterrupted, Op: "interrupted", Offset: -1, Err: context.Cause(a.ctx)}
+	default:
+		return nil
+	}
 }
 
 // run executes one command line and returns the exit status.
 func (a *app) run(ctx context.Context, args []string) int {
 	a.root.SetArgs(args)
+	a.ctx = ctx
 	err := a.root.ExecuteContext(ctx)
+	// There is none, or it is empty, or the run ended in an error.
+	if e := a.bare.RemoveAll(a.temp); e != nil && err == nil {
+		err = base.IO("remove", a.temp, e)
+	}
+	a.beats()
 	if err != nil && !a.inVerb && exitStatus(err) == exitBug {
 		// What cobra and pflag complain about is the command line.
 		err = &base.Error{Class: base.ErrUsage, Op: "usage", Offset: -1, Reason: err.Error(), Next: "tikv-repair help"}
 	}
-	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) && exitStatus(err) == exitBug {
-		err = &base.Error{Class: base.ErrInterrupted, Op: "interrupted", Offset: -1, Err: err}
+	if a.pulse.Refused() && exitStatus(err) != exitInterrupted || errors.Is(err, context.Canceled) && exitStatus(err) == exitBug {
+		// What a verb makes of a file operation that was not done any more, be it a finding, is nothing but the interruption.
+		err = &base.Error{Class: base.ErrInterrupted, Op: "interrupted", Offset: -1, Err: err, Next: base.Next(err)}
 	}
 	status := exitStatus(err)
 	if err != nil {
@@ -173,7 +205,7 @@ func (c *common) overridden() bool { return c.walDir+c.raftDir+c.raftWALDir+c.ti
 
 // scanOptions are the options of an opened store.
 func (a *app) scanOptions() scan.Options {
-	o := scan.Options{Mode: base.LockShared, Memory: int64(a.c.memory)}
+	o := scan.Options{Mode: base.LockShared, Memory: int64(a.c.memory), TempDir: a.temp}
 	o.Overrides.WALDir, o.Overrides.RaftDir = a.c.walDir, a.c.raftDir
 	o.Overrides.RaftWALDir, o.Overrides.TitanDir = a.c.raftWALDir, a.c.titanDir
 	return o

@@ -8,7 +8,6 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/plan"
 	"github.com/tikv-repair/tikv-repair/repair"
-	"github.com/tikv-repair/tikv-repair/scan"
 )
 
 type applyOptions struct {
@@ -49,15 +48,13 @@ func (a *app) apply(cmd *cobra.Command, dir string, o *applyOptions) error {
 	if err != nil {
 		return err
 	}
-	ao := repair.ApplyOptions{Plan: p, DryRun: o.dryRun, Threads: a.c.threads, Memory: int64(a.c.memory), Now: a.now(), Version: version, Say: a.say, Meter: new(scan.Meter)}
+	ao := repair.ApplyOptions{Plan: p, DryRun: o.dryRun, Threads: a.c.threads, Memory: int64(a.c.memory), Now: a.now(), Version: version, Say: a.say}
 	if ao.Force, err = parseForce(o.force); err != nil {
 		return err
 	}
 	ao.Preview = func(r *repair.ApplyResult) { a.showApply(r, p, ao.Force) }
 	ao.Confirm = func() (bool, error) { return a.ask("Change this store?", o.yes) }
-	stop := a.watch("apply", ao.Meter)
 	res, err := repair.Apply(cmd.Context(), a.fs, dir, a.scanOptions(), ao)
-	stop()
 	if res != nil && a.c.json {
 		if e := a.printJSON(res); e != nil && err == nil {
 			err = e
@@ -175,7 +172,7 @@ func (a *app) release(dir string, others []string, file string, yes bool) error 
 	if err != nil {
 		return err
 	}
-	ro := repair.ReleaseOptions{Plan: p, Overrides: a.scanOptions().Overrides}
+	ro := repair.ReleaseOptions{Plan: p, Overrides: a.scanOptions().Overrides, Memory: int64(a.c.memory)}
 	for _, f := range others {
 		r, err := repair.ReadResult(a.fs, f, p)
 		if err != nil {

@@ -23,7 +23,7 @@ func (o *backupOptions) add(a *app, cmd *cobra.Command) {
 }
 
 func (a *app) backup(o *backupOptions, question string) repair.BackupOptions {
-	bo := repair.BackupOptions{Overrides: a.scanOptions().Overrides, PlanID: o.planID}
+	bo := repair.BackupOptions{Overrides: a.scanOptions().Overrides, PlanID: o.planID, Memory: int64(a.c.memory)}
 	bo.Confirm = func(b *repair.Backup) (bool, error) {
 		a.say("%s, %s, begun %s, state %s; backup of %d files, %s", b.PlanID, strings.TrimSuffix(b.Verb+" to "+b.ToTime, " to "), b.Started, b.State, b.SavedFiles, bytesText(uint64(b.SavedBytes)))
 		return a.ask(question, o.yes)

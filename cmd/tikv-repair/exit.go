@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	exitOK  = 0
-	exitBug = 70
+	exitOK          = 0
+	exitBug         = 70
+	exitInterrupted = 130
 )
 
 // exitStatus maps the class of an error to the exit status. The outermost class counts: a repair that stopped part way because
@@ -40,7 +41,7 @@ func exitStatus(err error) int {
 	case errors.Is(class, base.ErrDeclined):
 		return 32
 	case errors.Is(class, base.ErrInterrupted), errors.Is(class, context.Canceled):
-		return 130
+		return exitInterrupted
 	case errors.Is(class, base.ErrIO), isOSError(class):
 		return 8
 	}

@@ -27,7 +27,13 @@ func main() { os.Exit(Main()) }
 // Main runs the tool on the machine it is on and returns the exit status.
 func Main() (status int) {
 	e := env{
-		fs: base.NewOS(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, now: time.Now, tick: time.Tick,
+		fs: base.NewOS(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, tempDir: os.TempDir(), now: time.Now, every: every,
+		columns: func() int {
+			if w, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil {
+				return w
+			}
+			return 0
+		},
 		terminal: term.IsTerminal(int(os.Stderr.Fd())), answers: term.IsTerminal(int(os.Stdin.Fd())),
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -40,6 +46,25 @@ func Main() (status int) {
 		}
 	}()
 	return newApp(e).run(ctx, os.Args[1:])
+}
+
+// every calls do each time that d has passed, on a goroutine of its own, so that nothing else can hold it up.
+func every(d time.Duration, do func()) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(d)
+		defer t.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-t.C:
+				do()
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
 }
 
 // reportBug tells how to report what should not have happened.

@@ -24,7 +24,6 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/repair"
-	"github.com/tikv-repair/tikv-repair/scan"
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
 )
 
@@ -147,7 +146,8 @@ func memEnv(mem *vfs.MemFS, stdout, stderr io.Writer) env {
 	clock := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 	return env{
 		fs: base.NewMem(mem), stdin: strings.NewReader(""), stdout: stdout, stderr: stderr,
-		now: func() time.Time { return clock }, tick: func(time.Duration) <-chan time.Time { return nil },
+		tempDir: "/tmp", now: func() time.Time { return clock },
+		every: func(time.Duration, func()) func() { return func() {} }, columns: func() int { return 0 },
 	}
 }
 
@@ -200,46 +200,6 @@ func TestLogFile(t *testing.T) {
 		}
 		seen = len(all)
 	}
-}
-
-// lockedBuffer may be written by the progress goroutine and read by the test after it has ended.
-type lockedBuffer struct{ ch chan string }
-
-func (b lockedBuffer) Write(p []byte) (int, error) { b.ch <- string(p); return len(p), nil }
-
-// What each form of progress prints at a tick.
-func TestProgress(t *testing.T) {
-	for mode, want := range map[string]string{
-		"plain": "dump: 1GiB of 4GiB, 12 rows, 102.4MiB/s, 30s left\n",
-		"json":  `{"step":"dump","bytes_done":1073741824,"bytes_total":4294967296,"rows":12,"seconds":10}` + "\n",
-	} {
-		ticks, out := make(chan time.Time), lockedBuffer{make(chan string, 10)}
-		e := memEnv(vfs.NewMem(), io.Discard, out)
-		start := e.now()
-		calls := 0
-		e.now = func() time.Time { calls++; return start.Add(time.Duration(calls-1) * 10 * time.Second) }
-		e.tick = func(d time.Duration) <-chan time.Time {
-			if d != plainEvery {
-				t.Errorf("%s ticks every %s", mode, d)
-			}
-			return ticks
-		}
-		a := newApp(e)
-		a.c.progress = mode
-		m := new(scan.Meter)
-		m.Total.Store(4 << 30)
-		m.Done.Store(1 << 30)
-		m.Rows.Store(12)
-		stop := a.watch("dump", m)
-		ticks <- start
-		if got := <-out.ch; got != want {
-			t.Errorf("%s: %q, want %q", mode, got, want)
-		}
-		stop()
-	}
-	a := newApp(memEnv(vfs.NewMem(), io.Discard, io.Discard))
-	a.c.quiet = true
-	a.watch("dump", new(scan.Meter))() // nothing to wait for
 }
 
 func TestByteSize(t *testing.T) {

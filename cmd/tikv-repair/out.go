@@ -10,8 +10,19 @@ import (
 	"github.com/tikv-repair/tikv-repair/engine/base"
 )
 
+// whole refuses to print what was made of files that were not read any more because the run was interrupted.
+func (a *app) whole() error {
+	if a.pulse.Refused() {
+		return a.interrupted()
+	}
+	return nil
+}
+
 // printJSON prints the one document of --json.
 func (a *app) printJSON(v any) error {
+	if err := a.whole(); err != nil {
+		return err
+	}
 	e := json.NewEncoder(a.stdout)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
@@ -65,6 +76,9 @@ func (t *table) String() string {
 }
 
 func (a *app) print(text string) error {
+	if err := a.whole(); err != nil {
+		return err
+	}
 	_, err := fmt.Fprint(a.stdout, text)
 	return base.IO("write", "the output", err)
 }

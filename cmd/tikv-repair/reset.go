@@ -13,7 +13,6 @@ import (
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/plan"
 	"github.com/tikv-repair/tikv-repair/repair"
-	"github.com/tikv-repair/tikv-repair/scan"
 )
 
 type resetOptions struct {
@@ -109,12 +108,9 @@ func (a *app) reset(cmd *cobra.Command, dir string, o *resetOptions) error {
 	if ro.Force, err = parseForce(o.force); err != nil {
 		return err
 	}
-	ro.Meter = new(scan.Meter)
 	ro.Preview = func(p *repair.Preview) { a.showPreview(p, ro.Force) }
 	ro.Confirm = func(*repair.Preview) (bool, error) { return a.ask("Rewind this store?", o.yes) }
-	stop := a.watch("reset", ro.Meter)
 	res, err := repair.Reset(cmd.Context(), a.fs, dir, a.scanOptions(), ro)
-	stop()
 	if res != nil && a.c.json {
 		if e := a.printJSON(res); e != nil && err == nil {
 			err = e
@@ -135,9 +131,27 @@ func (a *app) ask(question string, yes bool) (bool, error) {
 			Next: "run it again with --yes"}
 	}
 	fmt.Fprintf(a.stderr, "%s Type yes to go on: ", question)
-	line, err := bufio.NewReader(a.stdin).ReadString('\n')
-	if err != nil && err != io.EOF {
-		return false, base.IO("read", "the answer", err)
+	a.screen.ask(true)
+	defer a.screen.ask(false)
+	type answer struct {
+		line string
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		line, err := bufio.NewReader(a.stdin).ReadString('\n')
+		answered <- answer{line, err}
+	}()
+	var line string
+	select {
+	case <-a.ctx.Done():
+		fmt.Fprintln(a.stderr)
+		return false, a.interrupted()
+	case got := <-answered:
+		if got.err != nil && got.err != io.EOF {
+			return false, base.IO("read", "the answer", got.err)
+		}
+		line = got.line
 	}
 	return strings.TrimSpace(line) == "yes", nil
 }

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/record"
+
+	"github.com/tikv-repair/tikv-repair/engine/base"
+	"github.com/tikv-repair/tikv-repair/mvcc"
+	"github.com/tikv-repair/tikv-repair/repair"
+	"github.com/tikv-repair/tikv-repair/scan"
+	"github.com/tikv-repair/tikv-repair/tests/fixtures"
+)
+
+// manyLocks appends a write-ahead log with locks, ten of a transaction, to a store: of transactions that began before T and never committed, of
+// such that can only commit after T, and of such that committed at their primary. Keys come in no order.
+func manyLocks(t *testing.T, dir string, ts mvcc.TS, locks int) (committed int64) {
+	t.Helper()
+	s, err := scan.Open(base.NewOS(), dir, scan.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seq, number := s.DB.LastSeq+1, s.DB.Log.MaxLog+1
+	cfs := map[string]uint32{scan.CFLock: s.DB.CF(scan.CFLock).Meta.ID, scan.CFWrite: s.DB.CF(scan.CFWrite).Meta.ID}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(dir, "db", fmt.Sprintf("%06d.log", number)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := record.NewWriter(f)
+	var b []byte
+	n := uint32(0)
+	flush := func() {
+		binary.LittleEndian.PutUint32(b[8:], n)
+		rec, err := w.Next()
+		if err == nil {
+			_, err = rec.Write(b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		seq, n, b = seq+uint64(n), 0, nil
+	}
+	put := func(cf string, key, value []byte) {
+		if b == nil {
+			b = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(nil, seq), 0)
+		}
+		b = binary.AppendUvarint(append(b, byte(0x05)), uint64(cfs[cf])) // a Put with its column family
+		b = append(binary.AppendUvarint(b, uint64(len(key))), key...)
+		b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
+		if n++; n == 1000 {
+			flush()
+		}
+	}
+	user := func(i int) []byte {
+		return binary.BigEndian.AppendUint64([]byte("t\x80\x00\x00\x00\x00\x00\x00\x77_r"), uint64(i)*7919%uint64(locks))
+	}
+	const ofTxn = 10
+	for i := range locks {
+		txn := i / ofTxn
+		start := ts - mvcc.TS(10*locks) + mvcc.TS(10*txn)
+		l := mvcc.Lock{Type: mvcc.LockPut, Primary: user(txn * ofTxn), StartTS: start, TTL: 3000, ShortValue: []byte("value"), HasShortValue: true}
+		switch {
+		case txn%3 == 1:
+			l.MinCommitTS = ts + 1
+		case txn%3 == 2 && i%ofTxn == 0:
+			put(scan.CFWrite, mvcc.DataKey(user(i), start+5), mvcc.Write{Type: mvcc.WritePut, StartTS: start, ShortValue: []byte("value"), HasShortValue: true}.Append(nil))
+			continue
+		case txn%3 == 2:
+			committed++
+		}
+		put(scan.CFLock, mvcc.LockKey(user(i)), l.Append(nil))
+	}
+	if n > 0 {
+		flush()
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return committed
+}
+
+// A million locks are decided, shown, checked, dumped and collected within --memory, and reset makes of each what its transaction says.
+func TestManyLocks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes a log with a million locks")
+	}
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		t.Skip("the kernel does not tell the peak")
+	}
+	const locks = 1_000_000
+	const memory = "64MiB"
+	ts := mvcc.TS(fixtures.Facts(t, "single-default").T2)
+	data := filepath.Join(fixtures.Dir(t, "single-default"), "data")
+	committed := manyLocks(t, data, ts, locks)
+	run := func(bound int, args ...string) []byte {
+		t.Helper()
+		peak := filepath.Join(t.TempDir(), "peak")
+		cmd := exec.Command("tikv-repair-peak", append(args, "--progress=none", "--threads=4", "--memory", memory)...)
+		cmd.Env = append(os.Environ(), peakFile+"="+peak)
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%v: %v\n%.2000s", args, err, errs.String())
+		}
+		b, err := os.ReadFile(peak)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kib, err := strconv.Atoi(string(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%-10s peak %d MiB, bound %d MiB", args[0], kib>>10, bound)
+		if kib > bound<<10 {
+			t.Errorf("%v: peak %d MiB, bound %d MiB", args, kib>>10, bound)
+		}
+		return out.Bytes()
+	}
+	before := run(64, "dump", "--at", ts.String(), data)
+	run(64, "inspect", data)
+	run(64, "check", "--quick", data)
+	report := filepath.Join(t.TempDir(), "report")
+	run(64, "collect", "--to-ts", ts.String(), "--safe-point", "1", "-o", report, data)
+	args := []string{"reset", "--to-ts", ts.String(), "--safe-point", "1", "--json", "--yes", data}
+	var res repair.Result
+	if err := json.Unmarshal(run(64, args...), &res); err != nil {
+		t.Fatal(err)
+	}
+	if res.State != repair.StateDone || res.LocksCommitted < committed || res.LocksCommitted > committed+100 || res.LocksRemoved+res.LocksCommitted < locks*29/30 {
+		t.Errorf("%d locks committed, %d removed, state %s; %d were to be committed", res.LocksCommitted, res.LocksRemoved, res.State, committed)
+	}
+	if after := run(64, "dump", "--at", ts.String(), data); !bytes.Equal(after, before) {
+		t.Error("other rows at T than before")
+	}
+	if n := bytes.Count(before, []byte("\n")); int64(n) < committed {
+		t.Errorf("%d rows, %d locks committed", n, committed)
+	}
+}
