@@ -51,7 +51,7 @@ func (t *Tables) Options(at Place, like *sst.Reader) sst.WriterOptions {
 	}
 	o := sst.WriterOptions{
 		CFID: t.cf.ID, CFName: t.cf.Name,
-		Compression:     s.compressionOn(t, at.Level),
+		Compression:     s.compressionOn(t, at.Level, like),
 		BlockSize:       s.blockSize.v,
 		RestartInterval: s.restartInterval.v,
 		FormatVersion:   uint32(s.formatVersion.v),
@@ -95,9 +95,12 @@ func (s *Settings) filterKind() sst.FilterKind {
 }
 
 // compressionOn chooses the compression of a table on a level: of a flush on L0, else of a compaction.
+//
+// Where the list counts from the base level, that of the moment chooses, which an edit may move: then the compression of the table that is
+// replaced stays if RocksDB could have chosen it for its level. The tables beside it on the level stay as well.
 // Source: tikv/rocksdb 8.10.tikv db/compaction/compaction_picker.cc (GetCompressionType), db/db_impl/db_impl.cc (GetCompressionFlush); the
 // same in 6.4.tikv and 6.29.tikv.
-func (s *Settings) compressionOn(t *Tables, level int) byte {
+func (s *Settings) compressionOn(t *Tables, level int, like *sst.Reader) byte {
 	c := s.compression.v
 	if level > 0 && c.Bottommost != options.Disabled && level >= t.last {
 		return writable(c.Bottommost)
@@ -105,17 +108,31 @@ func (s *Settings) compressionOn(t *Tables, level int) byte {
 	if len(c.PerLevel) == 0 {
 		return writable(c.Default)
 	}
-	i := 0
-	if level > 0 {
-		i = level - s.levels.v.baseLevel(t.sizes) + 1
+	from := func(base int) byte {
+		i := 0
+		if level > 0 {
+			i = level - base + 1
+		}
+		return writable(c.PerLevel[max(0, min(i, len(c.PerLevel)-1))])
 	}
-	return writable(c.PerLevel[max(0, min(i, len(c.PerLevel)-1))])
+	if s.levels.v.counts() && like != nil {
+		old, ok := sst.CompressionCode(like.Props().Compression)
+		for base := 1; ok && base <= level; base++ {
+			if from(base) == old {
+				return old
+			}
+		}
+	}
+	return from(s.levels.v.baseLevel(t.sizes))
 }
+
+// counts tells whether the base level depends on the sizes of the levels.
+func (l Levels) counts() bool { return l.Dynamic && l.Leveled }
 
 // baseLevel is the level that L0 is compacted into.
 // Source: tikv/rocksdb 8.10.tikv db/version_set.cc (VersionStorageInfo::CalculateBaseBytes).
 func (l Levels) baseLevel(sizes []uint64) int {
-	if !l.Dynamic || !l.Leveled {
+	if !l.counts() {
 		return 1
 	}
 	num := min(l.Num, len(sizes))

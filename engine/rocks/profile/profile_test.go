@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
@@ -139,6 +140,63 @@ func TestCompressionByLevel(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With dynamic levels the table that is replaced keeps its compression where some base level leads to it; with fixed ones, or where
+// RocksDB could not have chosen it, OPTIONS wins.
+func TestCompressionOfTheOldTableStays(t *testing.T) {
+	const list = "compression_per_level=kNoCompression:kNoCompression:kLZ4Compression:kZSTD\nbottommost_compression=kDisableCompressionOption\n"
+	for _, c := range []struct {
+		what, dynamic string
+		level         int
+		old, want     byte
+	}{
+		{"as the base level of the moment says", "true", 6, sst.CompressionLZ4, sst.CompressionLZ4},
+		{"written when L6 was the base", "true", 6, sst.CompressionNone, sst.CompressionNone},
+		{"written when L4 was the base", "true", 6, sst.CompressionZSTD, sst.CompressionZSTD},
+		{"from other settings", "true", 6, sst.CompressionSnappy, sst.CompressionLZ4},
+		{"L1 can only be the base", "true", 1, sst.CompressionLZ4, sst.CompressionNone},
+		{"L0 is never compressed", "true", 0, sst.CompressionLZ4, sst.CompressionNone},
+		{"fixed levels", "false", 6, sst.CompressionNone, sst.CompressionZSTD},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			o, err := options.Parse("OPTIONS-1", []byte("[Version]\nrocksdb_version=8.10.2\n[DBOptions]\n[CFOptions \"write\"]\nnum_levels=7\ncompaction_style=kCompactionStyleLevel\n"+
+				"max_bytes_for_level_base=536870912\nmax_bytes_for_level_multiplier=10.000000\nlevel_compaction_dynamic_level_bytes="+c.dynamic+"\n"+list))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tables := FromOptions(o, "write").For(family("write", 0, 0, 0, 0, 0, 300, 3000))
+			if got := tables.Options(Place{Level: c.level}, tableWith(t, c.old)).Compression; got != c.want {
+				t.Errorf("%s, want %s", sst.CompressionName(got), sst.CompressionName(c.want))
+			}
+		})
+	}
+}
+
+// tableWith is a table of one record.
+func tableWith(t *testing.T, compression byte) *sst.Reader {
+	t.Helper()
+	mem := vfs.NewMem()
+	f, err := mem.Create("1.sst", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := sst.NewWriter(f, sst.WriterOptions{Compression: compression})
+	if err := w.Add(ikey.Key{User: []byte("k"), Seq: 1, Kind: ikey.KindPut}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := sst.Open(base.NewMem(mem), "1.sst", sst.ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
 }
 
 // optimize_filters_for_hits leaves the filter out where no file below overlaps; a flush always has one.
