@@ -1,7 +1,9 @@
 package repair
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tikv-repair/tikv-repair/engine"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
@@ -35,15 +37,23 @@ func tableSettings(l *engine.Layout, cf string) profile.Settings {
 	}))
 }
 
-// tableNotes say what new tables do not have although it is configured.
+// tableNotes say what new tables do not have although it is configured, and what nobody has configured.
 func tableNotes(l *engine.Layout, cfs []string) []string {
-	var out []string
+	var out, unknown []string
 	for _, cf := range cfs {
-		for _, n := range tableSettings(l, cf).Notes() {
+		s := tableSettings(l, cf)
+		for _, n := range s.Notes() {
 			if !slices.Contains(out, n) {
 				out = append(out, n)
 			}
 		}
+		if m := s.Missing(); len(m) > 0 {
+			unknown = append(unknown, fmt.Sprintf("%s (%s)", cf, strings.Join(m, ", ")))
+		}
+	}
+	if len(unknown) > 0 {
+		out = append(out, "neither the OPTIONS file nor last_tikv.toml says how the tables of some column families are written; new ones follow those "+
+			"that they replace, then TiKV's defaults: "+strings.Join(unknown, "; "))
 	}
 	return out
 }

@@ -1,8 +1,8 @@
 package profile
 
 import (
+	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/tikv-repair/tikv-repair/engine/rocks/options"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
@@ -26,7 +26,6 @@ func FromOptions(o *options.Options, cf string) Settings {
 	if c == nil {
 		return s
 	}
-	old := oldRelease(o.RocksDBVersion)
 	if c.Values["compression"] != "" || c.Values["compression_per_level"] != "" {
 		s.compression = is(Compression{PerLevel: c.CompressionPerLevel, Default: c.Compression, Bottommost: c.BottommostCompression})
 		s.checkCompression()
@@ -35,13 +34,19 @@ func FromOptions(o *options.Options, cf string) Settings {
 	mult, err2 := strconv.ParseFloat(c.Values["max_bytes_for_level_multiplier"], 64)
 	if err1 == nil && err2 == nil && mult > 0 && c.NumLevels > 0 {
 		s.levels = is(Levels{Dynamic: c.DynamicLevelBytes, Leveled: c.Values["compaction_style"] == "kCompactionStyleLevel",
-			Base: base, Multiplier: mult, Num: c.NumLevels, CountL0: old})
+			Base: base, Multiplier: mult, Num: c.NumLevels, CountL0: before(o.RocksDBVersion, 7, 5)})
 	}
 	if v, ok := c.Values["optimize_filters_for_hits"]; ok {
 		s.skipLast = is(v == "true")
 	}
-	if c.PrefixExtractor != "" {
-		s.extractor = is(c.PrefixExtractor)
+	if e := c.PrefixExtractor; e != "" {
+		s.extractor = is(e)
+		if e != "nullptr" && !sst.HasPrefix(e) {
+			s.notef("the prefixes of %s (%s) are not known: filters of new tables hold whole keys where that is configured, else there are none", clip(e), cf)
+		}
+	}
+	if o.RocksDBVersion != "" {
+		s.oldNames = is(before(o.RocksDBVersion, 7, 1))
 	}
 	t := c.Table
 	if !t.Known {
@@ -67,37 +72,23 @@ func FromOptions(o *options.Options, cf string) Settings {
 	}
 	if text, ok := t.Values["filter_policy"]; ok {
 		p, err := ParsePolicy(text)
-		switch {
-		case err != nil:
-			s.notef("%v; new tables of %s have the filter of the other ones", err, cf)
-		default:
-			s.setPolicy(p, old)
+		if err != nil {
+			s.notef("%v; new tables of %s have the filter that last_tikv.toml, the table that they replace, or TiKV's defaults say", err, cf)
+		}
+		if err == nil && (p.None || p.Millibits > 0) { // bits that are not known are left to the next source
+			s.policy = is(p)
 		}
 	}
 	return s
 }
 
-// setPolicy takes a policy over. One whose bits are not known leaves them to the next source.
-func (s *Settings) setPolicy(p Policy, old bool) {
-	if p.None || p.Millibits > 0 {
-		s.policy = is(p)
+// before tells whether a release is older than major.minor; one that cannot be read is not.
+func before(version string, major, minor int) bool {
+	var a, b int
+	if n, err := fmt.Sscanf(version, "%d.%d", &a, &b); n != 2 || err != nil {
+		return false
 	}
-	switch {
-	case p.None:
-		s.policyName = is("")
-	case old:
-		s.policyName = is("rocksdb.BuiltinBloomFilter")
-	case p.Ribbon:
-		s.policyName = is("ribbonfilter")
-	default:
-		s.policyName = is("bloomfilter")
-	}
-}
-
-// oldRelease tells releases before 7, which name all policies alike, and before 8 count L0 for the base level.
-func oldRelease(version string) bool {
-	major, err := strconv.Atoi(strings.SplitN(version, ".", 2)[0])
-	return err == nil && major < 8
+	return a < major || a == major && b < minor
 }
 
 // TiKV is a column family's part of last_tikv.toml. Zero values are settings that are not there.
@@ -130,6 +121,7 @@ func FromTiKV(c TiKV) Settings {
 	if c.BlockSize < 1<<30 {
 		s.blockSize = is(int(c.BlockSize))
 	}
+	s.restartInterval = is(16) // RocksDB's default, for which TiKV has no setting
 	names := map[string]options.Compression{
 		"no": options.NoCompression, "snappy": options.Snappy, "zlib": options.Zlib, "bzip2": options.BZip2, "lz4": options.LZ4,
 		"lz4hc": options.LZ4HC, "zstd": options.ZSTD, "zstd-not-final": options.ZSTDNotFinal, "disable": options.Disabled,

@@ -46,9 +46,6 @@ func (t *Tables) Options(at Place, like *sst.Reader) sst.WriterOptions {
 	if !s.whole() {
 		s = s.Or(fromTable(like)).Or(Defaults(t.cf.Name))
 	}
-	if !s.policyName.ok && like != nil {
-		s.policyName = is(like.Props().FilterPolicy)
-	}
 	o := sst.WriterOptions{
 		CFID: t.cf.ID, CFName: t.cf.Name,
 		Compression:     s.compressionOn(t, at.Level, like),
@@ -57,7 +54,7 @@ func (t *Tables) Options(at Place, like *sst.Reader) sst.WriterOptions {
 		FormatVersion:   uint32(s.formatVersion.v),
 		Checksum:        s.checksum.v,
 		PrefixExtractor: s.extractor.v,
-		FilterPolicy:    s.policyName.v,
+		FilterPolicy:    s.policyName(like),
 		FilterForm:      s.policy.v.form(at.Level),
 		FilterMillibits: s.policy.v.Millibits,
 	}
@@ -75,6 +72,23 @@ func (t *Tables) Options(at Place, like *sst.Reader) sst.WriterOptions {
 func (s *Settings) whole() bool {
 	return s.compression.ok && s.levels.ok && s.skipLast.ok && s.blockSize.ok && s.restartInterval.ok && s.formatVersion.ok &&
 		s.checksum.ok && s.policy.ok && s.wholeKeys.ok && s.extractor.ok
+}
+
+// policyName is the policy's name as a property.
+func (s *Settings) policyName(like *sst.Reader) string {
+	switch {
+	case s.policy.v.None:
+		return ""
+	case !s.oldNames.ok && like == nil:
+		return ""
+	case !s.oldNames.ok:
+		return like.Props().FilterPolicy
+	case s.oldNames.v:
+		return "rocksdb.BuiltinBloomFilter"
+	case s.policy.v.Ribbon:
+		return "ribbonfilter"
+	}
+	return "bloomfilter"
 }
 
 // filterKind is what the filter holds. Prefixes that cannot be computed are left out, and the table's properties tell readers not to ask for

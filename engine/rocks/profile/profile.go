@@ -38,7 +38,7 @@ type Settings struct {
 	formatVersion              known[int]
 	checksum                   known[sst.ChecksumType]
 	policy                     known[Policy]
-	policyName                 known[string] // as a property; "" is none
+	oldNames                   known[bool] // RocksDB before 7.1, which names all policies alike
 	wholeKeys                  known[bool]
 	extractor                  known[string]
 
@@ -61,7 +61,7 @@ type Levels struct {
 	Base       uint64
 	Multiplier float64
 	Num        int
-	// CountL0: releases before 8 take the size of L0 for the base when it is larger.
+	// CountL0: releases before 7.5 take the size of L0 for the base when it is larger.
 	CountL0 bool
 }
 
@@ -75,7 +75,7 @@ func (s Settings) Or(t Settings) Settings {
 	s.formatVersion.or(t.formatVersion)
 	s.checksum.or(t.checksum)
 	s.policy.or(t.policy)
-	s.policyName.or(t.policyName)
+	s.oldNames.or(t.oldNames)
 	s.wholeKeys.or(t.wholeKeys)
 	s.extractor.or(t.extractor)
 	s.notes = append(slices.Clip(s.notes), t.notes...)
@@ -180,7 +180,6 @@ func fromTable(r *sst.Reader) Settings {
 		compression: is(Compression{Default: options.Compression(o.Compression), Bottommost: options.Disabled}),
 		blockSize:   is(o.BlockSize),
 		checksum:    is(o.Checksum),
-		policyName:  is(o.FilterPolicy),
 	}
 	s.formatVersion = is(int(o.FormatVersion))
 	if o.PrefixExtractor != "" {

@@ -69,6 +69,32 @@ func theirTable(t *testing.T, flush bool, text string, keys [][]byte) *Reader {
 	return r
 }
 
+// someKeys gives n different keys, ascending: of every length up to 300 bytes, so that each branch of the hashes is taken, and more of
+// about 20 bytes, of which several share all but the last 8.
+func someKeys(rng *rand.Rand, n int) [][]byte {
+	set := map[string]bool{}
+	for i := 0; len(set) < n; i++ {
+		k := make([]byte, 12+rng.IntN(16))
+		if i < 301 {
+			k = make([]byte, i)
+		}
+		for j := range k {
+			k[j] = byte(rng.Uint32())
+		}
+		for v := rng.IntN(4); v >= 0 && len(set) < n; v-- {
+			if len(k) >= 8 {
+				k[len(k)-1] = byte(v)
+			}
+			set[string(k)] = true
+		}
+	}
+	var out [][]byte
+	for _, k := range slices.Sorted(maps.Keys(set)) {
+		out = append(out, []byte(k))
+	}
+	return out
+}
+
 // TestFilterEqualsRocksDB compares our filters with RocksDB's, byte by byte: legacy and fast local Bloom, Ribbon, whole and fractional bits
 // a key, whole keys and prefixes, and numbers of keys on both sides of every border (lines, blocks, Ribbon's fall-back, its formula for
 // large tables).

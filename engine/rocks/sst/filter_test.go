@@ -3,39 +3,11 @@ package sst
 import (
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
 )
-
-// someKeys gives n different keys, ascending: of every length up to 300 bytes, so that each branch of the hashes is taken, and more of
-// about 20 bytes, of which several share all but the last 8.
-func someKeys(rng *rand.Rand, n int) [][]byte {
-	set := map[string]bool{}
-	for i := 0; len(set) < n; i++ {
-		k := make([]byte, 12+rng.IntN(16))
-		if i < 301 {
-			k = make([]byte, i)
-		}
-		for j := range k {
-			k[j] = byte(rng.Uint32())
-		}
-		for v := rng.IntN(4); v >= 0 && len(set) < n; v-- {
-			if len(k) >= 8 {
-				k[len(k)-1] = byte(v)
-			}
-			set[string(k)] = true
-		}
-	}
-	var out [][]byte
-	for _, k := range slices.Sorted(maps.Keys(set)) {
-		out = append(out, []byte(k))
-	}
-	return out
-}
 
 // Values of RocksDB's own tests (facebook/rocksdb util/hash_test.cc, Hash64SmallValueSchema).
 func TestHash64Vectors(t *testing.T) {
@@ -283,4 +255,26 @@ func FuzzFilter(f *testing.F) {
 			t.Errorf("%d bytes that are no filter: %v", len(b), got)
 		}
 	})
+}
+
+// BenchmarkFilter is the price of a table's filter: hashing while the keys come, and the block at the end.
+func BenchmarkFilter(b *testing.B) {
+	const n = 200_000
+	keys := make([][]byte, n)
+	for i := range keys {
+		keys[i] = fmt.Appendf(nil, "zt\x80\x00\x00\x00\x00\x00\x00\x41_r\x80%012d12345678", i)
+	}
+	for _, form := range []FilterForm{FormLegacyBloom, FormFastBloom, FormRibbon} {
+		b.Run(form.String(), func(b *testing.B) {
+			b.ReportAllocs()
+			for range b.N {
+				f := filterBuilder{kind: FilterWholeKey, form: form, millibits: DefaultFilterMillibits}
+				for _, k := range keys {
+					f.add(k)
+				}
+				f.finish()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/key")
+		})
+	}
 }

@@ -17,8 +17,13 @@ import (
 //	write [compression=CODE] [filter=none|whole|prefix] [extractor=NAME] [titan]
 //	put|delete|single|blob KEY SEQ [VALUE]      \xNN escapes as in Go
 //	range START END SEQ
+//
+//	filter form=bloom|ribbon version=N keys=N       the filter block of so many keys alone
 func TestLayout(t *testing.T) {
 	datadriven.RunTest(t, "testdata/layout", func(t *testing.T, d *datadriven.TestData) string {
+		if d.Cmd == "filter" {
+			return describeFilter(t, d)
+		}
 		if d.Cmd != "write" {
 			d.Fatalf(t, "unknown command %s", d.Cmd)
 		}
@@ -109,6 +114,49 @@ func (p *printer) entries(end int, key func(k []byte) string, value func(k, v []
 	}
 }
 
+// filter describes a filter block of n bytes.
+func (p *printer) filter(n int) {
+	f := parseFilter(p.b[p.at : p.at+n])
+	switch f.form {
+	case FormLegacyBloom:
+		p.take(n-5, "Bloom filter bits")
+		p.take(1, "probes")
+		p.take(4, "number of 64-byte lines")
+	case FormFastBloom:
+		p.take(n-5, "Bloom filter bits, %d lines of 64 bytes", (n-5)/64)
+		p.take(1, "not a legacy filter")
+		p.take(1, "fast local Bloom")
+		p.take(1, "%d probes", f.probes)
+		p.take(2, "reserved")
+	case FormRibbon:
+		p.take(n-5, "solution: %d blocks of %d columns of 16 bytes, %d of them of one less", f.lay.blocks, f.lay.columns, f.lay.upper)
+		p.take(1, "Ribbon")
+		p.take(1, "seed %d", f.seed)
+		p.take(3, "%d blocks of 128 slots", f.lay.blocks)
+	}
+}
+
+func describeFilter(t *testing.T, d *datadriven.TestData) string {
+	o := WriterOptions{Filter: FilterWholeKey, FilterMillibits: DefaultFilterMillibits}
+	var form string
+	var keys int
+	var version int
+	d.ScanArgs(t, "form", &form)
+	d.ScanArgs(t, "version", &version)
+	d.ScanArgs(t, "keys", &keys)
+	o.FormatVersion = uint32(version)
+	if form == "ribbon" {
+		o.FilterForm = FormRibbon
+	}
+	b := newFilterBuilder(&o)
+	for i := range keys {
+		b.add(fmt.Appendf(nil, "key%06d", i))
+	}
+	p := &printer{b: b.finish()}
+	p.filter(len(p.b))
+	return p.String()
+}
+
 func internalKey(k []byte) string {
 	d, _ := ikey.Decode(k)
 	return fmt.Sprintf("%q sequence %d %v", d.User, d.Seq, d.Kind)
@@ -138,9 +186,7 @@ func describe(t *testing.T, b []byte) string {
 			p.take(n, "decompressed size %d", size)
 			p.take(end-p.at, "%s", CompressionName(code))
 		case key == nil:
-			p.take(int(h.size)-5, "Bloom filter bits")
-			p.take(1, "probes")
-			p.take(4, "number of 64-byte lines")
+			p.filter(int(h.size))
 		default:
 			n := int(binary.LittleEndian.Uint32(b[end-4:]))
 			p.entries(end-4-4*n, key, value)

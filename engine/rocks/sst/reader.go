@@ -432,6 +432,19 @@ func (r *Reader) verify(data bool) error {
 	return nil
 }
 
+// BlockTypes counts the data blocks by the compression in which they are stored.
+func (r *Reader) BlockTypes() (map[byte]int, error) {
+	out := map[byte]int{}
+	var b [1]byte
+	for _, e := range r.index {
+		if err := r.readAt(b[:], e.h.off+e.h.size); err != nil {
+			return nil, err
+		}
+		out[b[0]]++
+	}
+	return out, nil
+}
+
 // filter gives the handle of a full filter.
 func (r *Reader) filter() (handle, bool) {
 	for name, h := range r.meta {
