@@ -9,6 +9,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
@@ -43,13 +44,23 @@ import org.rocksdb.WALRecoveryMode;
  * <li>{@code out=FILE} rows as {@code cf TAB key TAB value}, upper-case hex, in the order of the MANIFEST's families and of keys;
  * <li>{@code blobs=FILE} lines {@code cf TAB key}: the keys whose newest record is a Titan blob index. Stock RocksDB refuses
  * to read them: they are stepped over, and it is an error if a Get of one of them succeeds.
+ * <li>{@code prefix=CF:fixed:N} or {@code CF:capped:N} (repeatable) gives the family a prefix extractor;
+ * <li>{@code ask=FILE} lines {@code group TAB cf TAB get|seek TAB key}: after everything else, each group with counters of its own, a Get
+ * of the key, or a Seek to it within its prefix (at a prefix itself: is there any such row?).
  * </ul>
- * Standard output: {@code cf NAME COUNT SHA256} for each family, {@code ticker NAME VALUE}. The
- * hash is over the rows without the family's name. Exit status 1 and one line on standard error when anything is wrong.
+ * Standard output: {@code cf NAME COUNT SHA256} for each family, {@code ticker NAME VALUE}, and for each group of questions
+ * {@code asked GROUP FOUND MISSING} and {@code ticker GROUP NAME VALUE}. The hash is over the rows without the family's name. Exit status 1 and one line on standard error when anything is wrong.
  */
 public final class Oracle {
   private static final TickerType[] TICKERS = {
-    TickerType.BLOOM_FILTER_USEFUL, TickerType.BLOCK_CACHE_MISS, TickerType.COMPACT_READ_BYTES, TickerType.COMPACT_WRITE_BYTES,
+    TickerType.BLOOM_FILTER_USEFUL, TickerType.BLOOM_FILTER_FULL_POSITIVE, TickerType.BLOOM_FILTER_FULL_TRUE_POSITIVE,
+    TickerType.BLOOM_FILTER_PREFIX_CHECKED, TickerType.BLOOM_FILTER_PREFIX_USEFUL, TickerType.BLOCK_CACHE_MISS,
+    TickerType.COMPACT_READ_BYTES, TickerType.COMPACT_WRITE_BYTES,
+  };
+
+  /** Counters of Seeks in RocksDB 8, which Java has no constants for; they stand in the text of the statistics. */
+  private static final String[] SEEK_TICKERS = {
+    "last.level.seek.filtered", "last.level.seek.filter.match", "non.last.level.seek.filtered", "non.last.level.seek.filter.match",
   };
 
   private final Path dir;
@@ -57,6 +68,8 @@ public final class Oracle {
   private int opens = 1;
   private final List<String> compact = new ArrayList<>();
   private final Map<String, TreeSet<byte[]>> blobs = new HashMap<>();
+  private final Map<String, String[]> prefixes = new HashMap<>();
+  private final Map<String, List<String[]>> asks = new LinkedHashMap<>();
   private Path out;
 
   private Oracle(String[] args) throws IOException {
@@ -69,6 +82,16 @@ public final class Oracle {
         case "compact" -> compact.add(kv[1]);
         case "out" -> out = Paths.get(kv[1]);
         case "blobs" -> readBlobs(Paths.get(kv[1]));
+        case "prefix" -> {
+          String[] w = kv[1].split(":");
+          prefixes.put(w[0], w);
+        }
+        case "ask" -> {
+          for (String line : Files.readAllLines(Paths.get(kv[1]))) {
+            String[] w = line.split("\t");
+            asks.computeIfAbsent(w[0], k -> new ArrayList<>()).add(w);
+          }
+        }
         default -> throw new IllegalArgumentException("unknown argument " + arg);
       }
     }
@@ -114,14 +137,18 @@ public final class Oracle {
     try (Statistics statistics = new Statistics();
         BloomFilter bloom = new BloomFilter(10, false);
         DBOptions dbOptions = newDBOptions();
-        ColumnFamilyOptions cfOptions = new ColumnFamilyOptions()) {
+        ColumnFamilyOptions plain = familyOptions(bloom)) {
       statistics.setStatsLevel(StatsLevel.ALL);
       dbOptions.setParanoidChecks(true).setWalRecoveryMode(WALRecoveryMode.PointInTimeRecovery).setStatistics(statistics);
-      // A filter policy makes Get consult the filter blocks of the files: a wrong filter then loses keys.
-      cfOptions.setDisableAutoCompactions(true)
-          .setTableFormatConfig(new BlockBasedTableConfig().setFilterPolicy(bloom).setWholeKeyFiltering(true));
       List<ColumnFamilyDescriptor> descriptors = new ArrayList<>();
       for (byte[] name : names) {
+        String[] prefix = prefixes.get(new String(name, StandardCharsets.UTF_8));
+        ColumnFamilyOptions cfOptions = prefix == null ? plain : familyOptions(bloom);
+        if (prefix != null && prefix[1].equals("fixed")) {
+          cfOptions.useFixedLengthPrefixExtractor(Integer.parseInt(prefix[2]));
+        } else if (prefix != null) {
+          cfOptions.useCappedPrefixExtractor(Integer.parseInt(prefix[2]));
+        }
         descriptors.add(new ColumnFamilyDescriptor(name, cfOptions));
       }
       try (RocksDB db = readWrite
@@ -135,17 +162,71 @@ public final class Oracle {
           }
           summary.add(read(db, handles.get(i), name, rows));
         }
+        if (isFirst) {
+          for (TickerType ticker : TICKERS) {
+            System.out.println("ticker " + ticker + " " + statistics.getTickerCount(ticker));
+          }
+          for (String group : asks.keySet()) {
+            ask(db, handles, names, group, statistics);
+          }
+        }
         for (ColumnFamilyHandle handle : handles) {
           handle.close();
         }
       }
-      if (isFirst) {
-        for (TickerType ticker : TICKERS) {
-          System.out.println("ticker " + ticker + " " + statistics.getTickerCount(ticker));
+    }
+    return summary;
+  }
+
+  /** A filter policy makes Get consult the filter blocks of the files: a wrong filter then loses keys. */
+  private static ColumnFamilyOptions familyOptions(BloomFilter bloom) {
+    return new ColumnFamilyOptions().setDisableAutoCompactions(true)
+        .setTableFormatConfig(new BlockBasedTableConfig().setFilterPolicy(bloom).setWholeKeyFiltering(true));
+  }
+
+  /** Asks the questions of one group and prints how many were answered and what the counters say. */
+  private void ask(RocksDB db, List<ColumnFamilyHandle> handles, List<byte[]> names, String group, Statistics statistics)
+      throws Exception {
+    Map<String, ColumnFamilyHandle> byName = new HashMap<>();
+    for (int i = 0; i < names.size(); i++) {
+      byName.put(new String(names.get(i), StandardCharsets.UTF_8), handles.get(i));
+    }
+    statistics.reset();
+    long found = 0;
+    long missing = 0;
+    try (ReadOptions get = new ReadOptions(); ReadOptions seek = new ReadOptions().setPrefixSameAsStart(true)) {
+      for (String[] w : asks.get(group)) {
+        ColumnFamilyHandle cf = byName.get(w[1]);
+        byte[] key = unhex(w[3]);
+        boolean there;
+        if (w[2].equals("get")) {
+          there = db.get(cf, get, key) != null;
+        } else {
+          try (RocksIterator it = db.newIterator(cf, seek)) {
+            it.seek(key);
+            there = it.isValid() && Arrays.equals(Arrays.copyOf(it.key(), key.length), key);
+            it.status();
+          }
+        }
+        if (there) {
+          found++;
+        } else {
+          missing++;
         }
       }
     }
-    return summary;
+    System.out.println("asked " + group + " " + found + " " + missing);
+    for (TickerType ticker : TICKERS) {
+      System.out.println("ticker " + group + " " + ticker + " " + statistics.getTickerCount(ticker));
+    }
+    for (String line : statistics.toString().split("\n")) {
+      // rocksdb.last.level.seek.filtered COUNT : 12
+      for (String name : SEEK_TICKERS) {
+        if (line.startsWith("rocksdb." + name + " COUNT : ")) {
+          System.out.println("ticker " + group + " " + name.toUpperCase().replace('.', '_') + line.substring(line.lastIndexOf(' ')));
+        }
+      }
+    }
   }
 
   /**

@@ -58,13 +58,31 @@ type Options struct {
 	// Blobs has per column family the keys whose newest record is a Titan blob index. They are stepped over; it is an error
 	// if one of them can be read after all.
 	Blobs map[string][][]byte
+	// Prefixes gives column families a prefix extractor: "fixed:N" or "capped:N".
+	Prefixes map[string]string
+	// Asks are put after everything else; those of a group have counters of their own.
+	Asks []Ask
+}
+
+// Ask is one question: a Get of a key, or a Seek to it that stays within its prefix and finds any row that begins with it.
+type Ask struct {
+	Group, CF string
+	Seek      bool
+	Key       []byte
+}
+
+// Answers of a group of questions.
+type Answers struct {
+	Found, Missing uint64
+	Tickers        map[string]uint64
 }
 
 // Result is what a version of RocksDB read.
 type Result struct {
-	Rows    map[string][]KV   // by column family, in key order; a family without rows has an empty entry
-	SHA256  map[string]string // by column family: over "KEY TAB VALUE NEWLINE" in upper-case hex
-	Tickers map[string]uint64 // statistics of the first open, as BLOOM_FILTER_USEFUL
+	Rows    map[string][]KV    // by column family, in key order; a family without rows has an empty entry
+	SHA256  map[string]string  // by column family: over "KEY TAB VALUE NEWLINE" in upper-case hex
+	Tickers map[string]uint64  // statistics of the first open, as BLOOM_FILTER_USEFUL
+	Asked   map[string]Answers // by group
 	// Dir is the copy that was opened: after a ReadWrite open it holds what RocksDB wrote.
 	Dir string
 }
@@ -220,11 +238,25 @@ func readCopy(tb testing.TB, v Version, tmp, db string, o Options) (*Result, err
 		}
 		args = append(args, "blobs="+file)
 	}
+	for cf, prefix := range o.Prefixes {
+		args = append(args, "prefix="+cf+":"+prefix)
+	}
+	if len(o.Asks) > 0 {
+		var b bytes.Buffer
+		for _, a := range o.Asks {
+			fmt.Fprintf(&b, "%s\t%s\t%s\t%X\n", a.Group, a.CF, map[bool]string{false: "get", true: "seek"}[a.Seek], a.Key)
+		}
+		file := filepath.Join(tmp, "asks.tsv")
+		if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+		args = append(args, "ask="+file)
+	}
 	stdout, err := run("java", args...)
 	if err != nil {
 		return nil, fmt.Errorf("RocksDB %s: %w", v, err)
 	}
-	r := &Result{Rows: map[string][]KV{}, SHA256: map[string]string{}, Tickers: map[string]uint64{}, Dir: db}
+	r := &Result{Rows: map[string][]KV{}, SHA256: map[string]string{}, Tickers: map[string]uint64{}, Asked: map[string]Answers{}, Dir: db}
 	if err := r.parse(stdout, out); err != nil {
 		tb.Fatalf("output of Oracle.java: %v", err)
 	}
@@ -273,6 +305,18 @@ func (r *Result) parse(stdout []byte, rowsFile string) error {
 				return err
 			}
 			r.Tickers[w[1]] = n
+		case len(w) == 4 && w[0] == "asked":
+			a := Answers{Tickers: map[string]uint64{}}
+			if _, err := fmt.Sscan(w[2]+" "+w[3], &a.Found, &a.Missing); err != nil {
+				return err
+			}
+			r.Asked[w[1]] = a
+		case len(w) == 4 && w[0] == "ticker":
+			n, err := strconv.ParseUint(w[3], 10, 64)
+			if err != nil {
+				return err
+			}
+			r.Asked[w[1]].Tickers[w[2]] = n
 		default:
 			return fmt.Errorf("unexpected line %q", line)
 		}
