@@ -311,7 +311,7 @@ func (w *Rewinder) checkStaged(ctx context.Context, after *manifest.State, d *Dr
 	}
 	others := func(_ string, f rocks.LevelFile) bool { _, ours := d.Outputs[f.Number]; return !ours }
 	left := &leftover{w: w, ctx: ctx}
-	if err := w.stagedError(db.SelfCheckWith(rocks.SelfCheckOptions{Deep: unread, Skip: others, Batch: left.look, Threads: w.threads()})); err != nil {
+	if err := w.stagedError(db.SelfCheckWith(rocks.SelfCheckOptions{Deep: unread, Skip: others, Seen: s.DB, Batch: left.look, Threads: w.threads()})); err != nil {
 		return err
 	}
 	if db.Log.Emitted > 0 {

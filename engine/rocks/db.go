@@ -53,7 +53,7 @@ type DB struct {
 	spill     Spill
 	headProps []string
 	bound     func([][]byte) Bound
-	staged    bool // some tables are not where their number says
+	staged    func(number uint64) string // paths of tables that are not where their number says; nil: all are
 	cfs       map[string]*CF
 	tables    *tableCache
 	overlaid  uint64
@@ -82,7 +82,7 @@ func Open(fs base.FS, dir string, o Options) (*DB, error) {
 			return nil, err
 		}
 	}
-	db := &DB{FS: fs, Dir: dir, WALDir: o.WALDir, State: st, spill: o.Spill, headProps: o.HeadProps, bound: o.Bound, staged: o.TablePath != nil, cfs: map[string]*CF{}}
+	db := &DB{FS: fs, Dir: dir, WALDir: o.WALDir, State: st, spill: o.Spill, headProps: o.HeadProps, bound: o.Bound, staged: o.TablePath, cfs: map[string]*CF{}}
 	if db.WALDir == "" {
 		db.WALDir = dir
 	}
@@ -90,8 +90,8 @@ func Open(fs base.FS, dir string, o Options) (*DB, error) {
 		o.MaxIdleTables = 256
 	}
 	db.tables = newTableCache(fs, o.MaxIdleTables, func(n uint64) string {
-		if o.TablePath != nil {
-			if p := o.TablePath(n); p != "" {
+		if db.staged != nil {
+			if p := db.staged(n); p != "" {
 				return p
 			}
 		}
@@ -130,6 +130,16 @@ func Open(fs base.FS, dir string, o Options) (*DB, error) {
 		cf.log.mem.Sort()
 	}
 	return db, nil
+}
+
+// usualPath is where a table is, unless it has an old name.
+func (db *DB) usualPath(n uint64) string {
+	if db.staged != nil {
+		if p := db.staged(n); p != "" {
+			return p
+		}
+	}
+	return db.FS.PathJoin(db.Dir, manifest.TableName(n))
 }
 
 // TablePath is where the engine looks for SST number n: the .sst name, or the legacy .ldb one when only that exists.

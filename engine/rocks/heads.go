@@ -37,6 +37,19 @@ type Heads struct {
 // Of gives the bound of a file, by number; that of a file that is not live is zero.
 func (h *Heads) Of(number uint64) Bound { return h.bounds[number] }
 
+// Seen tells whether Heads has read the end of this file, so that it is there and has the size that the MANIFEST says.
+func (cf *CF) Seen(f LevelFile) bool {
+	if cf == nil {
+		return false
+	}
+	h := cf.heads.Load()
+	if h == nil {
+		return false
+	}
+	_, ok := h.bounds[f.Number]
+	return ok
+}
+
 // Heads reads the ends of all live tables of the family, in parallel, once.
 func (cf *CF) Heads() (*Heads, error) {
 	cf.headsMu.Lock()
@@ -106,10 +119,11 @@ func newHeads(cf *CF) *headsReader {
 func (r *headsReader) read(f *manifest.FileMeta) (*sst.Head, error) {
 	db := r.cf.db
 	o := sst.ReaderOptions{CF: r.cf.Meta.Name, Size: int64(f.Size), LargestSeq: f.LargestSeq}
-	if db.staged {
-		return r.in.Read(db.tables.path(f.Number), o)
+	path := r.dir + manifest.TableName(f.Number)
+	if db.staged != nil {
+		path = db.usualPath(f.Number)
 	}
-	h, err := r.in.Read(r.dir+manifest.TableName(f.Number), o)
+	h, err := r.in.Read(path, o)
 	if errors.Is(err, base.ErrIO) && errors.Is(err, os.ErrNotExist) {
 		// Under its old name, or not there: the usual way finds out.
 		h, err = r.in.Read(db.tables.path(f.Number), o)

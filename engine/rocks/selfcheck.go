@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -60,6 +61,8 @@ type SelfCheckOptions struct {
 	Deep func(cf string, f LevelFile) bool
 	// Skip chooses files of which only presence and size are looked at; nil opens every file.
 	Skip func(cf string, f LevelFile) bool
+	// Seen is another view of the directory, or nil: what it has seen of the files that are skipped need not be looked at again.
+	Seen *DB
 	// Batch is shown every batch of the files that are read completely, from several goroutines, with the number of the batch in its
 	// file; nil is fine. An error of it ends the walk over that file and becomes a finding.
 	Batch func(cf string, f LevelFile, n int, b *sst.Batches) error
@@ -80,6 +83,9 @@ func (db *DB) SelfCheckWith(o SelfCheckOptions) []Finding {
 		cf := db.cfs[m.Name]
 		for _, f := range cf.Files() {
 			c.known(cf, f)
+			if o.Skip != nil && o.Skip(m.Name, f) && (cf.Seen(f) || o.Seen != nil && o.Seen.CF(m.Name).Seen(f)) {
+				continue
+			}
 			tasks = append(tasks, task{cf, f, &selfCheck{db: db, o: o}})
 		}
 	}
@@ -153,8 +159,12 @@ func CheckTable(fs base.FS, path, cf string, f LevelFile, batch func(cf string, 
 
 // present checks that a file is there in its size.
 func (c *selfCheck) present(cf *CF, f LevelFile) {
-	name, path := cf.Meta.Name, c.db.tables.path(f.Number)
+	name, path := cf.Meta.Name, c.db.usualPath(f.Number)
 	st, err := c.db.FS.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		path = c.db.tables.path(f.Number)
+		st, err = c.db.FS.Stat(path)
+	}
 	switch {
 	case err != nil:
 		c.out = append(c.out, Finding{Rule: 1, CF: name, Path: path, Err: base.IO("stat", path, err)})
