@@ -72,13 +72,12 @@ func (r *reset) previewSafePoint(p *Preview) {
 	}
 }
 
-// limits adds to the preview what limits T.
-func (r *reset) limits(ctx context.Context) (err error) {
+// limits finds what limits T, for the preview.
+func (r *reset) limits(ctx context.Context) (*plan.Limits, error) {
 	var pd *plan.PDReport
 	if r.o.PD != nil {
 		pd = PDReport(r.o.PD, r.o.Version)
 	}
 	// The tails have been applied or will never be: the logs have nothing to add.
-	r.preview.Limits, err = scan.FindLimits(ctx, []*scan.Store{r.s}, pd, scan.LimitsOptions{NoLogs: true})
-	return err
+	return scan.FindLimits(ctx, []*scan.Store{r.s}, pd, scan.LimitsOptions{NoLogs: true})
 }

@@ -322,10 +322,16 @@ func (r *reset) plan(ctx context.Context) error {
 	}
 	ps = append(append(append(ps, lockProblems...), regionProblems...), waitingProblems...)
 	plan.Sort(ps)
-	if r.preview, err = r.makePreview(ctx, ps, time.Since(began)); err != nil {
+	took := time.Since(began)
+	limits, err := r.limits(ctx)
+	if err != nil {
 		return err
 	}
-	return r.limits(ctx)
+	if r.preview, err = r.makePreview(ctx, ps, took); err != nil {
+		return err
+	}
+	r.preview.Limits = limits
+	return nil
 }
 
 func fatal(ps []plan.Problem) bool {

@@ -2,6 +2,7 @@ package scan
 
 import (
 	"bytes"
+	"errors"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks"
@@ -227,26 +228,67 @@ func (s *Store) decideIn(d *plan.Decider, lower, upper []byte, ph *base.Phase, f
 // NewestCommit is the largest timestamp of any write record, rollback marks included, and of any API V2 raw entry: from the tables'
 // properties, and from the logs. A table without trustworthy properties is read.
 func (s *Store) NewestCommit() (mvcc.TS, error) {
-	newest, err := s.newestIn(CFWrite, 0, func([]byte) bool { return true })
+	newest, err := s.newestIn(CFWrite, 0)
 	if err != nil || s.Ident.APIVersion != raftstate.APIV2 {
 		return newest, err
 	}
-	return s.newestIn(CFDefault, newest, func(key []byte) bool { return len(key) > 1 && key[1] == 'r' })
+	return s.newestIn(CFDefault, newest)
+}
+
+// commitOf takes a key of a family apart that tells of commits: of the default column family, those of raw entries.
+func commitOf(name string, key []byte) (prefix []byte, ts mvcc.TS, ok bool) {
+	if name != CFWrite && (len(key) < 2 || key[1] != 'r') {
+		return nil, 0, false
+	}
+	return mvcc.SplitKey(key)
+}
+
+// newestLogged is the largest timestamp in the logs of a family, as they were with that many records on top.
+type newestLogged struct {
+	overlaid uint64
+	ts       mvcc.TS
+}
+
+// newestInLog is the largest timestamp in the logs of a family. each, when it is not nil, is shown every key that counts.
+func (s *Store) newestInLog(name string, each func(prefix []byte, ts mvcc.TS)) (newest mvcc.TS, err error) {
+	s.boundsMu.Lock()
+	known, ok := s.logged[name]
+	s.boundsMu.Unlock()
+	if ok && known.overlaid == s.DB.Overlaid() && each == nil {
+		return known.ts, nil
+	}
+	it := s.DB.CF(name).Log().Iter()
+	for ok := it.First(); ok; ok = it.Next() {
+		prefix, ts, ok := commitOf(name, it.Key().User)
+		if !ok {
+			continue
+		}
+		newest = max(newest, ts)
+		if each != nil {
+			each(prefix, ts)
+		}
+	}
+	if err := errors.Join(it.Err(), it.Close()); err != nil {
+		return 0, err
+	}
+	s.boundsMu.Lock()
+	defer s.boundsMu.Unlock()
+	if s.logged == nil {
+		s.logged = map[string]newestLogged{}
+	}
+	s.logged[name] = newestLogged{s.DB.Overlaid(), newest}
+	return newest, nil
 }
 
 // newestIn raises newest to the largest timestamp of the keys that count. Properties speak of all keys of a table, so for a
 // family in which not all count they only tell that a table cannot raise it.
-func (s *Store) newestIn(name string, newest mvcc.TS, counts func(key []byte) bool) (mvcc.TS, error) {
+func (s *Store) newestIn(name string, newest mvcc.TS) (mvcc.TS, error) {
 	cf := s.DB.CF(name)
-	note := func(key []byte) {
-		if _, ts, ok := mvcc.SplitKey(key); ok && counts(key) {
-			newest = max(newest, ts)
-		}
+	inLog, err := s.newestInLog(name, nil)
+	if err != nil {
+		return 0, err
 	}
-	it := cf.Log().Iter()
-	for ok := it.First(); ok; ok = it.Next() {
-		note(it.Key().User)
-	}
+	newest = max(newest, inLog)
 	bounds, err := s.TimeBounds(name)
 	if err != nil {
 		return 0, err
@@ -262,7 +304,8 @@ func (s *Store) newestIn(name string, newest mvcc.TS, counts func(key []byte) bo
 			newest = max(newest, b.Max)
 			continue
 		}
-		if err := noteTable(s.FS, cf, f, note); err != nil {
+		err := noteTable(s.FS, cf, f, func(_ []byte, ts mvcc.TS) { newest = max(newest, ts) })
+		if err != nil {
 			return 0, err
 		}
 	}

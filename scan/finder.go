@@ -69,14 +69,29 @@ func (f RegionFinder) at(key []byte) int {
 
 // span is the one that holds a data key (with the leading 'z'). Where regions overlap it is the one that begins last.
 func (f RegionFinder) span(key []byte) *regionSpan {
+	if i := f.atData(key); f.holds(i, key) {
+		return &f.spans[i]
+	}
+	return nil
+}
+
+// atData is at for any key; -1 for one that is no data key.
+func (f RegionFinder) atData(key []byte) int {
 	if len(key) == 0 || key[0] != 'z' {
-		return nil
+		return -1
 	}
-	i := f.at(key)
-	if i < 0 || len(f.spans[i].end) != 0 && bytes.Compare(key[1:], f.spans[i].end) >= 0 {
-		return nil
-	}
-	return &f.spans[i]
+	return f.at(key)
+}
+
+// isAt tells whether atData gives i for a data key, as far as it is quick to tell.
+func (f RegionFinder) isAt(i int, key []byte) bool {
+	return i >= 0 && i < len(f.spans) && len(key) > 0 && key[0] == 'z' && bytes.Compare(f.spans[i].start, key[1:]) <= 0 &&
+		(i+1 == len(f.spans) || bytes.Compare(key[1:], f.spans[i+1].start) < 0)
+}
+
+// holds tells whether a data key is below the end of span i.
+func (f RegionFinder) holds(i int, key []byte) bool {
+	return i >= 0 && (len(f.spans[i].end) == 0 || bytes.Compare(key[1:], f.spans[i].end) < 0)
 }
 
 // Find gives the region that holds a data key.

@@ -213,31 +213,40 @@ const anyRegion = 0
 // tables. A table that lies in one region speaks for it; one that holds records of several is an upper bound for each.
 func (v *limitsView) newest(ctx context.Context) (map[uint64]newestOf, error) {
 	out := map[uint64]newestOf{}
-	if err := v.newestIn(ctx, CFWrite, out, func([]byte) bool { return true }); err != nil {
+	if err := v.newestIn(ctx, CFWrite, out); err != nil {
 		return nil, err
 	}
 	if v.s.HasRawV2() {
-		return out, v.newestIn(ctx, CFDefault, out, func(key []byte) bool { return len(key) > 1 && key[1] == 'r' })
+		return out, v.newestIn(ctx, CFDefault, out)
 	}
 	return out, nil
 }
 
-func (v *limitsView) newestIn(ctx context.Context, name string, out map[uint64]newestOf, counts func(key []byte) bool) error {
+func (v *limitsView) newestIn(ctx context.Context, name string, out map[uint64]newestOf) error {
 	cf := v.s.DB.CF(name)
-	note := func(key []byte) {
-		prefix, ts, ok := mvcc.SplitKey(key)
-		if !ok || !counts(key) {
-			return
+	// Keys come in order: the next one is most likely of the same region.
+	var in regionRun
+	end := func() {
+		if in.newest != 0 {
+			raise(out, in.id, in.newest, true)
 		}
-		raise(out, anyRegion, ts, true)
-		if r, ok := v.finder.Find(prefix); ok {
-			raise(out, r.ID, ts, true)
+		in.newest = 0
+	}
+	note := func(prefix []byte, ts mvcc.TS) {
+		if !v.finder.isAt(in.at, prefix) {
+			end()
+			in.at = v.finder.atData(prefix)
+		}
+		if v.finder.holds(in.at, prefix) {
+			in.id, in.newest = v.finder.spans[in.at].id, max(in.newest, ts)
 		}
 	}
-	it := cf.Log().Iter()
-	for ok := it.First(); ok; ok = it.Next() {
-		note(it.Key().User)
+	newest, err := v.s.newestInLog(name, note)
+	if err != nil {
+		return err
 	}
+	raise(out, anyRegion, newest, true)
+	end()
 	bounds, err := v.s.TimeBounds(name)
 	if err != nil {
 		return err
@@ -251,11 +260,23 @@ func (v *limitsView) newestIn(ctx context.Context, name string, out map[uint64]n
 			v.boundInTable(name, f, b.Max, out)
 			continue
 		}
-		if err := noteTable(v.s.FS, cf, f, note); err != nil {
+		err := noteTable(v.s.FS, cf, f, func(prefix []byte, ts mvcc.TS) {
+			raise(out, anyRegion, ts, true)
+			note(prefix, ts)
+		})
+		end()
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// regionRun is what a walk over keys has found in the region where it is.
+type regionRun struct {
+	at     int // in the spans of the finder
+	id     uint64
+	newest mvcc.TS
 }
 
 // boundInTable raises the newest commit of the regions that a table touches to what its properties say.
@@ -270,8 +291,8 @@ func (v *limitsView) boundInTable(name string, f rocks.LevelFile, hi mvcc.TS, ou
 	}
 }
 
-// noteTable reads the keys of a table through.
-func noteTable(fs base.FS, cf *rocks.CF, f rocks.LevelFile, note func([]byte)) error {
+// noteTable reads through the keys of a table that tell of commits.
+func noteTable(fs base.FS, cf *rocks.CF, f rocks.LevelFile, note func(prefix []byte, ts mvcc.TS)) error {
 	t, done, err := cf.Table(f.FileMeta)
 	if err != nil {
 		return err
@@ -279,7 +300,9 @@ func noteTable(fs base.FS, cf *rocks.CF, f rocks.LevelFile, note func([]byte)) e
 	it := t.NewIter()
 	n := 0
 	for ok := it.First(); ok && err == nil; ok = it.Next() {
-		note(it.Key().User)
+		if prefix, ts, ok := commitOf(cf.Meta.Name, it.Key().User); ok {
+			note(prefix, ts)
+		}
 		if n++; n&4095 == 0 {
 			err = base.Stopped(fs)
 		}

@@ -62,6 +62,7 @@ type Store struct {
 
 	boundsMu sync.Mutex
 	bounds   map[string]*TimeBounds
+	logged   map[string]newestLogged
 
 	locks  *engine.Locks
 	raftDB *rocks.DB
@@ -274,7 +275,7 @@ func (s *Store) Reopen() error {
 	if err := s.closeParts(); err != nil {
 		return err
 	}
-	s.DB, s.Raft, s.raftDB, s.Titan, s.Regions, s.bounds = nil, nil, nil, nil, nil, nil
+	s.DB, s.Raft, s.raftDB, s.Titan, s.Regions, s.bounds, s.logged = nil, nil, nil, nil, nil, nil, nil
 	return s.open()
 }
 

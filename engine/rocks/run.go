@@ -11,16 +11,16 @@ import (
 )
 
 // Run is a set of records of one column family in memory, sorted like a flushed table: what the write-ahead logs hold, or what a
-// repair adds. Keys and values live in one arena, so that a record costs 32 bytes beside its own.
+// repair adds. Keys and values live in an arena, so that a record costs 32 bytes beside its own.
 type Run struct {
-	arena  []byte
+	arena  arena
 	recs   []memRec
 	ranges []ikey.RangeDel
 	sorted bool
 }
 
 type memRec struct {
-	off        int // of the user key in arena; the value follows it
+	at         place // of the user key; the value follows it
 	klen, vlen uint32
 	seq        uint64
 	kind       ikey.Kind
@@ -32,15 +32,18 @@ func (m *Run) Add(k ikey.Key, value []byte) {
 		m.ranges = append(m.ranges, ikey.RangeDel{Start: bytes.Clone(k.User), End: bytes.Clone(value), Seq: k.Seq})
 		return
 	}
-	m.recs = append(m.recs, memRec{off: len(m.arena), klen: uint32(len(k.User)), vlen: uint32(len(value)), seq: k.Seq, kind: k.Kind})
-	m.arena = append(append(m.arena, k.User...), value...)
+	at := m.arena.add(k.User, value)
+	m.recs = append(m.recs, memRec{at: at, klen: uint32(len(k.User)), vlen: uint32(len(value)), seq: k.Seq, kind: k.Kind})
 	m.sorted = false
 }
 
 // Empty tells whether there is nothing at all.
 func (m *Run) Empty() bool { return m == nil || len(m.recs) == 0 && len(m.ranges) == 0 }
 
-func (m *Run) user(i int) []byte { r := &m.recs[i]; return m.arena[r.off : r.off+int(r.klen)] }
+func (m *Run) user(i int) []byte {
+	r := &m.recs[i]
+	return m.arena.get(r.at, 0, uint64(r.klen))
+}
 
 func (m *Run) key(i int) ikey.Key {
 	r := &m.recs[i]
@@ -49,7 +52,7 @@ func (m *Run) key(i int) ikey.Key {
 
 func (m *Run) value(i int) []byte {
 	r := &m.recs[i]
-	return m.arena[r.off+int(r.klen) : r.off+int(r.klen)+int(r.vlen)]
+	return m.arena.get(r.at, uint64(r.klen), uint64(r.vlen))
 }
 
 // Sort must be called between the last Add and the first Iter.
@@ -75,17 +78,17 @@ func (m *Run) sort() {
 			}
 		}
 	}
-	type place struct {
+	type ranked struct {
 		head uint64 // big-endian, filled up with zeros
 		at   int
 	}
-	order := make([]place, len(m.recs))
+	order := make([]ranked, len(m.recs))
 	for i := range order {
 		var head [8]byte
 		copy(head[:], m.user(i)[shared:])
-		order[i] = place{binary.BigEndian.Uint64(head[:]), i}
+		order[i] = ranked{binary.BigEndian.Uint64(head[:]), i}
 	}
-	slices.SortFunc(order, func(a, b place) int {
+	slices.SortFunc(order, func(a, b ranked) int {
 		if a.head != b.head {
 			return cmp.Compare(a.head, b.head)
 		}
@@ -111,13 +114,16 @@ func (m *Run) Len() int { return len(m.recs) }
 func (m *Run) RangeDels() []ikey.RangeDel { return m.ranges }
 
 // Used is the memory that the records take.
-func (m *Run) Used() int64 { return int64(len(m.arena) + 32*len(m.recs)) }
+func (m *Run) Used() int64 { return m.arena.used + int64(32*len(m.recs)) }
 
 // reset forgets the point records and keeps the memory.
-func (m *Run) reset() { m.arena, m.recs = m.arena[:0], m.recs[:0] }
+func (m *Run) reset() {
+	m.arena.reset()
+	m.recs = m.recs[:0]
+}
 
 // Bytes is the memory taken.
-func (m *Run) Bytes() int64 { return int64(cap(m.arena) + 32*cap(m.recs)) }
+func (m *Run) Bytes() int64 { return m.arena.size + int64(32*cap(m.recs)) }
 
 // Iter walks the point records in key order.
 func (m *Run) Iter() ikey.Iter { return &memIter{m: m} }
@@ -144,10 +150,9 @@ func (it *memIter) Close() error  { return nil }
 
 // Append takes all records of o behind those of m.
 func (m *Run) Append(o *Run) {
-	base := len(m.arena)
-	m.arena = append(m.arena, o.arena...)
+	m.recs = slices.Grow(m.recs, len(o.recs))
 	for _, r := range o.recs {
-		r.off += base
+		r.at = m.arena.add(o.arena.get(r.at, 0, uint64(r.klen)+uint64(r.vlen)), nil)
 		m.recs = append(m.recs, r)
 	}
 	m.ranges = append(m.ranges, o.ranges...)
