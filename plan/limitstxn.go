@@ -281,7 +281,8 @@ func (l *Limits) transactions(in LimitsInput) error {
 		}
 	}
 	j := newJudge(mvcc.MaxTS, e)
-	for _, k := range slices.SortedFunc(maps.Keys(seen), compareTxn) {
+	// In the order of keys: what is looked up next lies near what was looked up last.
+	for _, k := range slices.SortedFunc(maps.Keys(seen), func(a, b TxnKey) int { return cmp.Or(cmp.Compare(a.Primary, b.Primary), compareTxn(a, b)) }) {
 		t, err := l.transaction(in, e, j, k, seen[k])
 		if err != nil {
 			return err
@@ -295,8 +296,8 @@ func (l *Limits) transactions(in LimitsInput) error {
 			l.TornAt, l.TornTime = t.CommitTS, t.CommitTime
 		}
 	}
-	slices.SortStableFunc(l.Txns, func(a, b TxnLimit) int {
-		return cmp.Compare(slices.Index(txnStates, a.State), slices.Index(txnStates, b.State))
+	slices.SortFunc(l.Txns, func(a, b TxnLimit) int {
+		return cmp.Or(cmp.Compare(slices.Index(txnStates, a.State), slices.Index(txnStates, b.State)), compareTxn(a.Txn, b.Txn))
 	})
 	for i := range l.Txns {
 		if t := &l.Txns[i]; t.Locks > 0 && t.State != TxnBehind && (l.OldestLock == nil || t.Txn.StartTS < l.OldestLock.Txn.StartTS) {

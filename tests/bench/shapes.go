@@ -28,8 +28,10 @@ var shapes = []shape{
 	{"long-values", "values of 64 KiB in the default column family", million / 300, 4, 64 << 10, 0, 8 << 20, 64 << 20, "", []int{1}},
 }
 
-// grown is the store ten times larger than recent, with the same change.
-var grown = shape{"recent-x10", "the same change in ten times the rows", 10 * million, 5, 100, million / 4, 8 << 20, 64 << 20, "", []int{3}}
+const grownBy = 10
+
+// grown is the store ten times larger than recent, with the same change: of the same rows, with locks on the same rows.
+var grown = shape{"recent-x10", "the same change in ten times the rows", grownBy * million, 5, 100, million / 4, 8 << 20, 64 << 20, "", []int{3}}
 
 // linked is a small store to which very many tables are linked. It has no locks, so that with nothing above T nothing is to be done.
 var linked = shape{"many-files", "100,000 tables of the write column family, all but a few by linking", million, 5, 100, million / 4, 8 << 20, 64 << 20, "", []int{0, 3}}
@@ -51,6 +53,9 @@ func (s shape) scaled(by float64) shape {
 func (s shape) args() []string {
 	out := []string{fmt.Sprintf("keys=%d", s.keys), fmt.Sprintf("versions=%d", s.versions), fmt.Sprintf("value=%d", s.value),
 		fmt.Sprintf("recent=%d", s.recent)}
+	if s.name == grown.name {
+		out = append(out, fmt.Sprintf("model=%d", s.keys/grownBy))
+	}
 	if s.name != "nothing" && s.name != linked.name {
 		out = append(out, "locks=1000")
 	}

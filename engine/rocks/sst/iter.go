@@ -23,7 +23,9 @@ type iter struct {
 	lower, upper []byte
 	c            cursor
 	buf          *blockBuffers
-	blk          int // loaded block; -1 when none
+	blk          int // present block; -1 when none
+	held         block
+	heldAt       int // whose payload is in the buffers, verified; -1 when none
 	key          ikey.Key
 	valid        bool
 	err          error
@@ -36,7 +38,7 @@ func (r *Reader) NewIter() ikey.Iter { return r.NewIterRange(nil, nil) }
 // NewIterRange iterates over the point records with user keys in [lower, upper); nil is open. The bounds must not change
 // while the iterator lives.
 func (r *Reader) NewIterRange(lower, upper []byte) ikey.Iter {
-	it := &iter{r: r, lower: lower, upper: upper, buf: bufferPool.Get().(*blockBuffers), blk: -1}
+	it := &iter{r: r, lower: lower, upper: upper, buf: bufferPool.Get().(*blockBuffers), blk: -1, heldAt: -1}
 	it.c.key, it.c.tmp = it.buf.key[:0], it.buf.tmp[:0]
 	return it
 }
@@ -44,6 +46,12 @@ func (r *Reader) NewIterRange(lower, upper []byte) ikey.Iter {
 // loadBlock makes block i the current one. Its first record must be above the separator before it: otherwise a seek would
 // miss it.
 func (it *iter) loadBlock(i int) bool {
+	if it.heldAt == i {
+		it.c.load(it.held)
+		it.blk = i
+		return true
+	}
+	it.heldAt = -1
 	e := it.r.index[i]
 	payload, raw, dec, err := it.r.readBlock(e.h, it.buf.raw, it.buf.dec)
 	it.buf.raw, it.buf.dec = raw, dec
@@ -57,6 +65,7 @@ func (it *iter) loadBlock(i int) bool {
 	it.c.load(b)
 	it.blk = i
 	if i == 0 || len(b.entries) == 0 {
+		it.held, it.heldAt = b, i
 		return true
 	}
 	first, ok := it.c.restartKey(0)
@@ -64,6 +73,7 @@ func (it *iter) loadBlock(i int) bool {
 		return it.corrupt(e.h, it.c.bad)
 	}
 	if it.r.aboveSeparator(first, i-1) {
+		it.held, it.heldAt = b, i
 		return true
 	}
 	return it.corrupt(e.h, "first record is not above the separator of the block before")
@@ -223,7 +233,7 @@ func (it *iter) Close() error {
 		if cap(b.raw) <= maxPooled && cap(b.dec) <= maxPooled && cap(b.key) <= maxPooled {
 			bufferPool.Put(b)
 		}
-		it.c, it.valid, it.blk = cursor{}, false, -1
+		it.c, it.valid, it.blk, it.held, it.heldAt = cursor{}, false, -1, block{}, -1
 		it.key = ikey.Key{}
 	}
 	return it.err

@@ -1,9 +1,10 @@
-// gendb DIR [keys=N] [versions=N] [value=BYTES] [recent=N] [locks=N] [file=BYTES] [mem=BYTES] [bottom=lz4|zstd]
+// gendb DIR [keys=N] [versions=N] [value=BYTES] [recent=N] [model=N] [locks=N] [file=BYTES] [mem=BYTES] [bottom=lz4|zstd]
 //
 // Writes a TiKV-shaped data directory with real RocksDB: db/ and raft/, one region over everything. The rows are written version by
 // version in shuffled order and compacted as RocksDB sees fit; the last part stays in the write-ahead log, and the process exits
 // without closing, as a killed TiKV does. recent=N writes N more versions of a hot tenth of the rows once everything else has been
-// compacted, so that they lie in the top levels only. Prints the highest commit_ts after each round of versions.
+// compacted, so that they lie in the top levels only. model=N: the hot rows, and the rows with locks, are those of a store of N rows.
+// Prints the highest commit_ts after each round of versions.
 #include "tikvlike.h"
 
 #include <sys/stat.h>
@@ -90,6 +91,7 @@ int main(int c, char** v) {
   std::string dir = v[1];
   Args a(c, v, 2);
   const uint64_t keys = a.num("keys", 1000000), versions = a.num("versions", 6), vb = a.num("value", 100), recent = a.num("recent", 0),
+                 model = a.num("model", keys),
                  locks = a.num("locks", 0);
   mkdir(dir.c_str(), 0755);
   if (FILE* f = fopen((dir + "/LOCK").c_str(), "w")) fclose(f);
@@ -138,13 +140,13 @@ int main(int c, char** v) {
     co.max_subcompactions = 2;
     for (int f : {0, 2}) Must(db->CompactRange(co, h[f], nullptr, nullptr));
     for (int part = 0; part < 3; part++) {
-      round(versions + part, recent / 3, std::max<uint64_t>(1, keys / 10));
+      round(versions + part, recent / 3, std::max<uint64_t>(1, model / 10));
       if (part < 2)
         for (int f : {0, 2}) Must(db->Flush(FlushOptions(), h[f]));
     }
   }
   for (uint64_t i = 0; i < locks; i++) {
-    uint64_t hdl = (i * 7919) % keys;
+    uint64_t hdl = (i * 7919) % model;
     std::string uk = RowKey(100 + hdl % 8, hdl), l = "P";
     PutVarint(&l, uk.size() << 1);  // a signed varint
     l += uk;
