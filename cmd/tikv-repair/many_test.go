@@ -18,7 +18,7 @@ import (
 const manyTables = 100_000
 
 // A store of 100,000 tables opens and answers at the cost of its MANIFEST and one read a table; a rewind of what is in its logs and top
-// levels does not read the others.
+// levels does not read the others, and no more descriptors are open than a shell allows. What exactly is read is seen in tests/many.
 func TestManyTables(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes 100,000 hard links")
@@ -30,7 +30,8 @@ func TestManyTables(t *testing.T) {
 	}
 	run := func(into any, args ...string) time.Duration {
 		t.Helper()
-		cmd := exec.Command("tikv-repair", append(args, "--json", "--progress=none", dir)...)
+		args = append(args, "--json", "--progress=none", dir)
+		cmd := exec.Command("sh", append([]string{"-c", `ulimit -n 512 && exec tikv-repair "$@"`, "sh"}, args...)...)
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
 		began := time.Now()
@@ -59,8 +60,8 @@ func TestManyTables(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 	// The goal is one second of wall clock on two cores. The time of the processor depends less on what else the machine does; a tool
-	// that opens every table needs three times the limit there.
-	if limit := 6 * time.Second; cpu > limit {
+	// that opens tables as files of any kind, one after the other, needs more.
+	if limit := 2 * time.Second; cpu > limit {
 		t.Errorf("inspect took %v of processor time", cpu)
 	}
 }
