@@ -22,6 +22,8 @@ type CheckOptions struct {
 	Open Options
 	// Quick reads no data blocks on purpose: files, properties and boundaries, region states, the ends of the raft logs.
 	Quick bool
+	// Checksums verifies every checksum of every file and looks at nothing else, as fast as that goes.
+	Checksums bool
 	// SafePoint is the cluster's GC safe point; 0: not known. It tells what garbage collection can have taken from what it cannot.
 	SafePoint mvcc.TS
 	// Joined: other directories are checked as well, and CheckTogether follows. Gaps are its matter then.
@@ -54,6 +56,7 @@ type CheckResult struct {
 	ClusterID uint64
 	StoreID   uint64
 	Quick     bool
+	Verified  *Verified // of a check of the checksums
 	// Findings are sorted, the worst first. At most maxAlike have one name; More counts the others by name.
 	Findings []plan.Problem
 	More     map[string]uint64
@@ -106,7 +109,11 @@ func Check(ctx context.Context, fs base.FS, dir string, o CheckOptions) (*CheckR
 	c.s = &Store{FS: fs, Layout: l, locks: locks, o: o.Open}
 	defer c.s.Close()
 	c.open()
-	for _, step := range []func(context.Context) error{c.marks, c.files, c.blobFiles, c.identity, c.regions, c.raft, c.waiting, c.records} {
+	steps := []func(context.Context) error{c.marks, c.files, c.blobFiles, c.identity, c.regions, c.raft, c.waiting, c.records}
+	if o.Checksums {
+		steps = []func(context.Context) error{c.marks, c.checksums}
+	}
+	for _, step := range steps {
 		if err := interrupted(ctx); err != nil {
 			return nil, err
 		}

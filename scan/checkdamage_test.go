@@ -56,15 +56,18 @@ func (p *patient) apply(id uint64, change func(*raft_serverpb.RaftApplyState)) {
 
 var anyPut = func(v version) bool { return v.w.Type == mvcc.WritePut && v.w.HasShortValue }
 
-// Each kind of damage on a copy of a sound store gives exactly its finding.
-var damages = []struct {
+// damage is one way to hurt a store, with what a check must say.
+type damage struct {
 	name    string
 	fixture string
 	hurt    func(p *patient)
 	want    string // findings, by name, sorted as in the result
 	words   string // in the text of the first one
 	quick   string // findings of a quick check; "=": the same
-}{
+}
+
+// Each kind of damage on a copy of a sound store gives exactly its finding.
+var damages = []damage{
 	{"a byte of a data block is flipped", "single-levels", func(p *patient) {
 		f, path := p.tableOf(scan.CFWrite)
 		var off int64

@@ -225,14 +225,14 @@ func (s *Store) Walk(number uint64, fn func(off, size int64, key, value []byte) 
 	if h.meta {
 		return base.Unsupportedf(h.path, "blob file has meta blocks")
 	}
-	var buf []byte
-	head := make([]byte, recordHeader)
+	in := window{h: h}
 	end, count := h.size-footerSize, uint64(0)
 	for off := h.firstRecord(); off < end; {
 		if end-off < recordHeader {
 			return base.Corruptf(h.path, off, "%d stray bytes before the footer", end-off)
 		}
-		if err := readAt(h.f, h.path, head, off); err != nil {
+		head, err := in.at(off, recordHeader)
+		if err != nil {
 			return err
 		}
 		if h.header.blockSize > 0 && allZero(head) {
@@ -244,11 +244,8 @@ func (s *Store) Walk(number uint64, fn func(off, size int64, key, value []byte) 
 		if n > end-off {
 			return base.Corruptf(h.path, off, "record of %d bytes runs into the footer", n)
 		}
-		if int64(cap(buf)) < n {
-			buf = make([]byte, n)
-		}
-		buf = buf[:n]
-		if err := readAt(h.f, h.path, buf, off); err != nil {
+		buf, err := in.at(off, n)
+		if err != nil {
 			return err
 		}
 		key, value, err := decodeRecord(buf)
@@ -265,6 +262,34 @@ func (s *Store) Walk(number uint64, fn func(off, size int64, key, value []byte) 
 		return base.Corruptf(h.path, 0, "blob file has %d records, %s says %d", count, s.manifest.Path, f.Entries)
 	}
 	return nil
+}
+
+// window reads ahead in a blob file that is walked: a little at first, because many a walk ends with the first record.
+type window struct {
+	h   *handle
+	b   []byte
+	off int64 // of b
+}
+
+const (
+	firstWindow   = 16 << 10
+	largestWindow = 512 << 10
+)
+
+// at gives n bytes in front of the footer, valid until the next call.
+func (w *window) at(off, n int64) ([]byte, error) {
+	if off < w.off || off+n > w.off+int64(len(w.b)) {
+		size := min(max(n, firstWindow, min(2*int64(len(w.b)), largestWindow)), w.h.size-footerSize-off)
+		if int64(cap(w.b)) < size {
+			w.b = make([]byte, size)
+		}
+		w.b, w.off = w.b[:size], off
+		if err := readAt(w.h.f, w.h.path, w.b, off); err != nil {
+			w.b = w.b[:0]
+			return nil, err
+		}
+	}
+	return w.b[off-w.off:][:n], nil
 }
 
 // firstRecord is where the records start: padding to block_size follows the header as well.

@@ -383,55 +383,6 @@ func (r *Reader) BlockBounds() []Block {
 // Blocks is the number of data blocks.
 func (r *Reader) Blocks() int { return len(r.index) }
 
-// VerifyChecksums reads every block, those of the filter and of the metaindex included, and verifies its checksum and that
-// it decompresses.
-func (r *Reader) VerifyChecksums() error { return r.verify(true) }
-
-// VerifyMetaChecksums is VerifyChecksums without the data blocks.
-func (r *Reader) VerifyMetaChecksums() error { return r.verify(false) }
-
-func (r *Reader) verify(data bool) error {
-	var raw, dec []byte
-	check := func(h handle) (payload []byte, err error) {
-		payload, raw, dec, err = r.readBlock(h, raw, dec)
-		return payload, err
-	}
-	var all []handle
-	for _, e := range r.index {
-		if data {
-			all = append(all, e.h)
-		}
-	}
-	for _, e := range r.partitions {
-		all = append(all, e.h)
-	}
-	if r.foot.version < 6 {
-		all = append(all, r.foot.index)
-	}
-	all = append(all, r.foot.meta)
-	for name, h := range r.meta {
-		switch {
-		case name == metaProperties || name == metaPropertiesLegacy:
-			continue // Open has verified it, allowing for a patched sequence number
-		case strings.HasPrefix(name, metaPartFilter):
-			top, err := r.indexBlock(h, indexForm{userKey: r.form.userKey, delta: r.form.delta})
-			if err != nil {
-				return err
-			}
-			for _, e := range top {
-				all = append(all, e.h)
-			}
-		}
-		all = append(all, h)
-	}
-	for _, h := range all {
-		if _, err := check(h); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // BlockTypes counts the data blocks by the compression in which they are stored.
 func (r *Reader) BlockTypes() (map[byte]int, error) {
 	out := map[byte]int{}
