@@ -8,9 +8,12 @@
 // (a) and (b) end with a full compaction of the write column family: before that records above T are still in the files. All sides sync.
 // Afterwards real RocksDB reads all three and must see the same data. Seconds are those of the whole process, opening included.
 //
+// For check: pure, sums and check, see checks.
+//
 //	BENCH_SCALE  rows, 1 is 6 million write records (default 0.2)
 //	BENCH_RUNS   how often each side runs, on a fresh copy each time (default 1); the fastest counts
 //	BENCH_DIR    where the stores are (default .cache/bench); generated once
+//	BENCH_ONLY   "check": no rewinds
 //	BENCH_SHAPES names, comma separated (default all; recent-x10 and many-files only when they are named)
 //
 // Of many-files only ours is measured: inspect, and rewinds with nothing above T and with little.
@@ -39,11 +42,13 @@ import (
 func main() {
 	var f struct {
 		floor, ts, ours, profile string
+		verify                   string
 		read, write              int64
 	}
 	flag.StringVar(&f.ours, "ours", "", "rewind this `directory` within this process; without -ts inspect it")
 	flag.StringVar(&f.profile, "cpuprofile", "cpu.prof", "where the profile of -ours goes")
 	flag.StringVar(&f.floor, "floor", "", "run the floor on this `directory`")
+	flag.StringVar(&f.verify, "verify", "", "read, checksum and decompress the tables of this `directory`")
 	flag.StringVar(&f.ts, "ts", "", "T")
 	flag.Int64Var(&f.read, "read", 0, "bytes")
 	flag.Int64Var(&f.write, "write", 0, "bytes")
@@ -51,6 +56,8 @@ func main() {
 	var err error
 	t, parsed := strconv.ParseUint(f.ts, 10, 64)
 	switch {
+	case f.verify != "":
+		err = verifyFloor(f.verify, runtime.GOMAXPROCS(0))
 	case f.floor+f.ours == "":
 		err = bench()
 	case parsed != nil && (f.ours == "" || f.ts != ""):
@@ -244,6 +251,14 @@ func (b *runner) shape(s shape, scale float64) error {
 	size, err := tableBytes(dir)
 	if err != nil {
 		return err
+	}
+	fmt.Printf("%s: %s; %d rows, %d MB of tables: check\n", s.name, s.what, s.keys, size/1e6)
+	if err := b.checks(dir, size); err != nil {
+		return err
+	}
+	fmt.Println()
+	if os.Getenv("BENCH_ONLY") == "check" {
+		return nil
 	}
 	for _, n := range s.above {
 		if n >= len(rounds) {

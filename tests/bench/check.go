@@ -1,0 +1,86 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/tikv-repair/tikv-repair/scan"
+)
+
+// checks compares reading a store with what it costs at least:
+//
+//	pure   the data blocks of all tables: read in large pieces, checksum, decompression, nothing else
+//	sums   check --checksums
+//	check  check: order of the records, boundaries, properties, MVCC invariants, raft logs, start rules as well
+//
+// The numbers of the best of some runs count; the rates of the first two are those of their own clocks, without opening the store.
+func (b *runner) checks(dir string, size int64) error {
+	const runs = 5
+	type side struct {
+		name   string
+		run    func() (usage, error)
+		rate   func(out string) (scan.Verified, error)
+		best   usage
+		inside scan.Verified // the fastest
+	}
+	sides := []*side{
+		{name: "pure", run: func() (usage, error) { return run(b.self, "-verify", dir) }, rate: func(out string) (v scan.Verified, err error) {
+			return v, json.Unmarshal([]byte(out), &v)
+		}},
+		{name: "sums", run: func() (usage, error) { return run(b.ours, "check", "--checksums", "--json", "--progress=none", dir) }, rate: verifiedOf},
+		{name: "check", run: func() (usage, error) { return run(b.ours, "check", "--json", "--progress=none", dir) }},
+	}
+	for i := range runs {
+		for _, s := range sides {
+			u, err := s.run()
+			if err != nil {
+				return err
+			}
+			if i == 0 || u.cpu < s.best.cpu {
+				s.best.cpu = u.cpu
+			}
+			if i == 0 || u.wall < s.best.wall {
+				s.best.wall = u.wall
+			}
+			s.best.rss = max(s.best.rss, u.rss)
+			if s.rate == nil {
+				continue
+			}
+			v, err := s.rate(u.out)
+			if err != nil {
+				return err
+			}
+			if i == 0 || v.Seconds < s.inside.Seconds {
+				s.inside = v
+			}
+		}
+	}
+	for _, s := range sides {
+		more := ""
+		if s.rate != nil {
+			more = fmt.Sprintf("reading itself: %.0f MB/s", rateOf(s.inside))
+		}
+		fmt.Printf("  %-6s %7.2f s (%6.2f)  %7.0f MB/s  rss %4d MB  %s\n", s.name, s.best.wall, s.best.cpu, float64(size)/1e6/s.best.wall, s.best.rss>>20, more)
+	}
+	pure, sums, check := sides[0], sides[1], sides[2]
+	fmt.Printf("  checksums at %.0f%% of the pure rate (processor of the whole process: %.2f times as much); whole check: %.1f times the pure processor time\n",
+		100*rateOf(sums.inside)/rateOf(pure.inside), sums.best.cpu/pure.best.cpu, check.best.cpu/pure.best.cpu)
+	return nil
+}
+
+func rateOf(v scan.Verified) float64 { return float64(v.Bytes) / 1e6 / max(v.Seconds, 1e-9) }
+
+func verifiedOf(out string) (v scan.Verified, err error) {
+	var r struct {
+		Stores []struct {
+			Checksums *scan.Verified `json:"checksums"`
+		} `json:"stores"`
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		return v, err
+	}
+	if len(r.Stores) != 1 || r.Stores[0].Checksums == nil {
+		return v, fmt.Errorf("no rate in %s", out)
+	}
+	return *r.Stores[0].Checksums, nil
+}
