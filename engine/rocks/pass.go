@@ -43,6 +43,7 @@ type passSource struct {
 	far     bool
 	user    []byte
 	trailer uint64
+	inside  int // records of the batch before this one are below the upper bound of the pass
 	touched bool // the present file
 }
 
@@ -110,7 +111,7 @@ func (p *Pass) add(s *passSource, ok bool, err error) {
 		p.err = err
 		return
 	}
-	if !ok || p.upper != nil && bytes.Compare(s.user, p.upper) >= 0 {
+	if !ok || p.beyond(s) {
 		return
 	}
 	p.heap = append(p.heap, s)
@@ -144,12 +145,29 @@ func (p *Pass) moved(ok bool, err error) {
 		p.err = err
 		return
 	}
-	if !ok || p.upper != nil && bytes.Compare(p.heap[0].user, p.upper) >= 0 {
+	if !ok || p.beyond(p.heap[0]) {
 		n := len(p.heap) - 1
 		p.heap[0] = p.heap[n]
 		p.heap = p.heap[:n]
 	}
 	p.down()
+}
+
+// beyond tells whether a source has come to the end of the pass. Most of the time one look a batch is enough.
+func (p *Pass) beyond(s *passSource) bool {
+	if p.upper == nil || s.mem == nil && s.at < s.inside {
+		return false
+	}
+	if bytes.Compare(s.user, p.upper) >= 0 {
+		return true
+	}
+	if s.mem == nil {
+		s.inside = s.at + 1
+		if n := s.b.Len(); bytes.Compare(s.b.User(n-1), p.upper) < 0 {
+			s.inside = n
+		}
+	}
+	return false
 }
 
 func (p *Pass) down() {
@@ -363,7 +381,7 @@ func (s *passSource) next(p *Pass) (bool, error) {
 		s.here()
 		return true, nil
 	}
-	for !s.b.Next() {
+	for s.inside = 0; !s.b.Next(); {
 		if err := s.b.Err(); err != nil {
 			return false, err
 		}
@@ -392,7 +410,7 @@ func (s *passSource) seek(user []byte, p *Pass) (bool, error) {
 		s.here()
 		return true, nil
 	}
-	s.begun = true
+	s.begun, s.inside = true, 0
 	if s.log != nil {
 		if s.b == nil {
 			s.b = s.log.NewBatches()

@@ -81,22 +81,21 @@ func (s *Stream) Value() []byte { return s.p.Value() }
 
 // Stretch gives records that lie one behind the other in one batch, the current one first: physical ones, of which some may be hidden by
 // the one before, by a range tombstone (see Covered), or be deletions. None of another source lies between them. With a limit the user
-// keys are below it; the current one must be. b is nil when the current record is in no table. Skip goes on.
+// keys are below it; it must be above the current one and not above the upper bound of the stream. b is nil when the current record is in no table. Skip goes on.
 func (s *Stream) Stretch(limit []byte) (b *sst.Batch, from, to int) {
 	src := s.p.heap[0]
 	if src.mem != nil {
 		return nil, 0, 0
 	}
 	b, from, to = &src.b.Batch, src.at, src.b.Len()
-	last := b.User(to - 1)
-	for _, l := range [...][]byte{limit, s.p.upper, s.p.second()} {
-		if l == nil || bytes.Compare(last, l) < 0 {
-			continue
-		}
-		if to = b.Search(from, l); to <= from+1 {
-			return b, from, from + 1
-		}
-		last = b.User(to - 1)
+	if limit == nil {
+		limit = s.p.upper
+	}
+	if next := s.p.second(); limit == nil || next != nil && bytes.Compare(next, limit) < 0 {
+		limit = next
+	}
+	if limit != nil && bytes.Compare(b.User(to-1), limit) >= 0 {
+		to = max(b.Search(from, limit), from+1)
 	}
 	return b, from, to
 }
