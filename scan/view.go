@@ -100,6 +100,7 @@ type Rows struct {
 	more              *lockWalk // gives the commits behind those; nil at the end
 
 	prefix []byte // 'z' | enc(user key) of the current key
+	target []byte // of a seek
 	row    row
 	err    error
 	seen   uint64
@@ -323,8 +324,8 @@ func (r *Rows) user() bool {
 	return true
 }
 
-// How many versions are stepped over before a seek is cheaper.
-const nearVersions = 8
+// How many versions are stepped over before a seek is cheaper, which as a rule stays within a block.
+const nearVersions = 1
 
 // skipVersions leaves the key whose versions were read last, and reports whether the iterator stands inside the segment.
 func (r *Rows) skipVersions(it *cursor, s segment) bool {
@@ -334,7 +335,8 @@ func (r *Rows) skipVersions(it *cursor, s segment) bool {
 			ok = it.Next()
 		} else {
 			// Timestamp 0 sorts last; the byte behind it makes this the successor of every version.
-			ok = it.SeekGE(append(mvcc.AppendTS(bytes.Clone(r.prefix), 0), 0))
+			r.target = append(mvcc.AppendTS(append(r.target[:0], r.prefix...), 0), 0)
+			ok = it.SeekGE(r.target)
 		}
 	}
 	r.fwd = false
@@ -381,7 +383,8 @@ func (r *Rows) stepTo(it *cursor, first *bool) bool {
 		if n < nearVersions {
 			ok = it.Next()
 		} else {
-			ok = it.SeekGE(mvcc.AppendTS(bytes.Clone(r.prefix), r.v.T))
+			r.target = mvcc.AppendTS(append(r.target[:0], r.prefix...), r.v.T)
+			ok = it.SeekGE(r.target)
 		}
 	}
 	return false
@@ -411,7 +414,8 @@ func (r *Rows) Value() ([]byte, error) {
 	if r.row.err != nil || !r.row.defaults {
 		return r.row.value, r.row.err
 	}
-	key := mvcc.AppendTS(bytes.Clone(r.prefix), r.row.start)
+	r.target = mvcc.AppendTS(append(r.target[:0], r.prefix...), r.row.start)
+	key := r.target
 	if !r.def.SeekGE(key) || !bytes.Equal(r.def.User(), key) {
 		if err := r.def.Err(); err != nil {
 			return nil, err

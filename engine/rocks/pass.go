@@ -406,7 +406,8 @@ func (s *passSource) seek(user []byte, p *Pass) (bool, error) {
 	if s.mem != nil {
 		return s.memHere(s.mem.SeekGE(user))
 	}
-	if s.begun && s.b != nil && s.at < s.b.Len() && bytes.Compare(s.b.User(s.at), user) >= 0 {
+	if s.begun && s.b != nil && s.at < s.b.Len() && bytes.Compare(s.b.User(s.b.Len()-1), user) >= 0 {
+		s.at = s.b.Search(s.at, user)
 		s.here()
 		return true, nil
 	}
