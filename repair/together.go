@@ -66,7 +66,25 @@ func Together(ctx context.Context, fs base.FS, dirs []string, so scan.Options, o
 	if res != nil {
 		res.Seconds = time.Since(began).Seconds()
 	}
-	return res, err
+	return res, t.interrupted(err)
+}
+
+// interrupted makes of an interruption that leaves stores fenced one that says so.
+func (t *together) interrupted(err error) error {
+	if cause := base.Refused(t.fs); cause != nil && err != nil {
+		err = cause // whatever was made of it
+	}
+	if !errors.Is(err, context.Canceled) {
+		return err
+	}
+	base.Unwind(t.fs)
+	for _, dir := range t.dirs {
+		if f, ferr := engine.ReadFence(t.fs, dir); ferr == nil && f != nil && f.Ours {
+			return &base.Error{Class: base.ErrInterrupted, Op: t.o.Verb + " was interrupted; the stores that have begun are fenced off and nothing is lost", Offset: -1, Err: err,
+				Next: "run the same command again to finish, or: tikv-repair undo DIR on each store"}
+		}
+	}
+	return err
 }
 
 type together struct {

@@ -281,8 +281,10 @@ func (w *moving) all() {
 		w.t.Fatal(state, err)
 	}
 	w.isClean("uninterrupted", after)
-	w.everywhere(w.cleanVerb(w.before))
-	w.everywhere(w.undoVerb(settle(w.t, after)))
+	for _, v := range []moveVerb{w.cleanVerb(w.before), w.undoVerb(settle(w.t, after))} {
+		w.everywhere(v)
+		w.interruptions(v)
+	}
 	if w.restart != nil {
 		// Interrupted just before it moves anything, and started.
 		half := w.before.CrashClone(vfs.CrashCloneCfg{})
