@@ -157,7 +157,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 		// What cobra and pflag complain about is the command line.
 		err = &base.Error{Class: base.ErrUsage, Op: "usage", Offset: -1, Reason: err.Error(), Next: "tikv-repair help"}
 	}
-	if a.pulse.Refused() && exitStatus(err) != exitInterrupted || errors.Is(err, context.Canceled) && exitStatus(err) == exitBug {
+	if bare := !errors.As(err, new(*base.Error)); a.pulse.Refused() && exitStatus(err) != exitInterrupted || bare && errors.Is(err, context.Canceled) {
 		// What a verb makes of a file operation that was not done any more, be it a finding, is nothing but the interruption.
 		err = &base.Error{Class: base.ErrInterrupted, Op: "interrupted", Offset: -1, Err: err, Next: base.Next(err)}
 	}
