@@ -162,7 +162,11 @@ func (a *app) plan(files []string, out string, o *planOptions) error {
 		}
 	}
 	in.PD = append(in.PD, pd...)
-	p, err := repair.MakePlan(in, po)
+	var p *plan.Plan
+	err = a.compute("deciding for all regions", func() (err error) {
+		p, err = repair.MakePlan(in, po)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -58,6 +58,33 @@ func (a *app) beat(verb string) (stop func()) {
 // watch makes a pass with a meter of its own the phase that is shown, until the function that it returns is called.
 func (a *app) watch(what string, m *scan.Meter) (stop func()) { return a.pulse.Begin(what, m).End }
 
+// compute does what touches no file and therefore cannot be stopped by one; Ctrl-C leaves it behind.
+func (a *app) compute(name string, do func() error) error {
+	defer base.Begin(a.fs, name).End()
+	type outcome struct {
+		err   error
+		panic any
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		var o outcome
+		defer func() {
+			o.panic = recover()
+			done <- o
+		}()
+		o.err = do()
+	}()
+	select {
+	case <-a.ctx.Done():
+		return a.interrupted()
+	case o := <-done:
+		if o.panic != nil {
+			panic(o.panic) // where the report about bugs is made
+		}
+		return o.err
+	}
+}
+
 // signText is one line: what is done, how far it is, how fast it goes, how long it still takes.
 func signText(s base.Sign) string {
 	text := s.Step

@@ -159,3 +159,28 @@ func TestInterruptedQuestion(t *testing.T) {
 		t.Errorf("%v, %v", ok, err)
 	}
 }
+
+// A computation is left behind by Ctrl-C; its error and its bug come out.
+func TestCompute(t *testing.T) {
+	a := newApp(memEnv(vfs.NewMem(), io.Discard, io.Discard))
+	want := errors.New("no")
+	if err := a.compute("x", func() error { return want }); err != want {
+		t.Error(err)
+	}
+	func() {
+		defer func() {
+			if r := recover(); r != "a bug" {
+				t.Errorf("recovered %v", r)
+			}
+		}()
+		_ = a.compute("x", func() error { panic("a bug") })
+	}()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	a.ctx = ctx
+	never := make(chan struct{})
+	defer close(never)
+	if err := a.compute("x", func() error { <-never; return nil }); !errors.Is(err, base.ErrInterrupted) {
+		t.Error(err)
+	}
+}
