@@ -23,6 +23,10 @@ import (
 // above T, and those are all in the set; range tombstones apply from every file.
 func (w *Rewinder) logicalPass(ctx context.Context) (*Effect, error) {
 	total := newEffect()
+	if w.quiet(ctx) {
+		w.changed, w.fenced = total.changed, total.fenced
+		return total, nil
+	}
 	before := w.store.DB.BytesRead()
 	shards, err := w.shards()
 	if err != nil {

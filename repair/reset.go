@@ -1,9 +1,11 @@
 package repair
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tikv-repair/tikv-repair/engine"
@@ -300,10 +302,17 @@ func (r *reset) plan(ctx context.Context) error {
 	r.o.Say("reading what is above %s", r.o.T)
 	end := r.w.phase("reading what is above T")
 	defer func() { end() }()
-	if r.effect, err = r.w.logicalPass(ctx); err != nil {
-		return err
+	// Both only read, and each waits for the memory rather than for the other.
+	var limits *plan.Limits
+	var limitsErr error
+	var beside sync.WaitGroup
+	beside.Go(func() { limits, limitsErr = r.limits(ctx) })
+	r.effect, err = r.w.logicalPass(ctx)
+	if err == nil {
+		err = r.w.rawPass(ctx, r.effect)
 	}
-	if err := r.w.rawPass(ctx, r.effect); err != nil {
+	beside.Wait()
+	if err = cmp.Or(err, limitsErr); err != nil { // what the pass says comes first
 		return err
 	}
 	end()
@@ -322,12 +331,7 @@ func (r *reset) plan(ctx context.Context) error {
 	}
 	ps = append(append(append(ps, lockProblems...), regionProblems...), waitingProblems...)
 	plan.Sort(ps)
-	took := time.Since(began)
-	limits, err := r.limits(ctx)
-	if err != nil {
-		return err
-	}
-	if r.preview, err = r.makePreview(ctx, ps, took); err != nil {
+	if r.preview, err = r.makePreview(ctx, ps, time.Since(began)); err != nil {
 		return err
 	}
 	r.preview.Limits = limits

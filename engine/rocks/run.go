@@ -122,8 +122,8 @@ func (m *Run) reset() {
 	m.recs = m.recs[:0]
 }
 
-// Bytes is the memory taken.
-func (m *Run) Bytes() int64 { return m.arena.size + int64(32*cap(m.recs)) }
+// Bytes is about the size of the records.
+func (m *Run) Bytes() int64 { return m.Used() }
 
 // Iter walks the point records in key order.
 func (m *Run) Iter() ikey.Iter { return &memIter{m: m} }
