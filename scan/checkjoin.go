@@ -53,11 +53,11 @@ func (c *checker) join(ctx context.Context) (good map[uint64]bool, err error) {
 		}
 	}
 	c.o.Meter.Total.Add(size)
-	j.shards = c.shards(slices.Clone(j.spans))
+	j.shards = c.shards(slices.Clone(j.spans), mode)
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(c.o.Threads)
+	g.SetLimit(c.s.threads(c.o.Threads, CFWrite, CFDefault, CFLock))
 	for i, w := range j.shards {
-		w.mode, w.reads = mode, reads
+		w.reads = reads
 		g.Go(func() error {
 			err := w.run(gctx)
 			if isInterrupted(err) {

@@ -36,9 +36,8 @@ func (c *checker) records(ctx context.Context) error {
 		mode = c.rawMode()
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(c.o.Threads)
-	for _, w := range c.shards(c.left(mode)) {
-		w.mode = mode
+	g.SetLimit(c.s.threads(c.o.Threads, CFWrite, CFDefault, CFLock))
+	for _, w := range c.shards(c.left(mode), mode) {
 		g.Go(func() error { return w.late(ctx) })
 	}
 	err = g.Wait()

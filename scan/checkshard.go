@@ -16,7 +16,7 @@ const shardsPerThread = 4
 
 // shards makes parts of about as many bytes of tables, on the borders of user keys: none parts the versions of one. Spans that no live
 // region holds stay whole, because each is one finding. The spans do not overlap.
-func (c *checker) shards(spans []checkSpan) []*shard {
+func (c *checker) shards(spans []checkSpan, mode RawMode) []*shard {
 	slices.SortFunc(spans, func(a, b checkSpan) int { return bytes.Compare(a.lower, b.lower) })
 	var out []*shard
 	var last *shard
@@ -25,12 +25,12 @@ func (c *checker) shards(spans []checkSpan) []*shard {
 			return
 		}
 		if last == nil || cut {
-			last = &shard{c: c, s: c.s, stray: plan.StrayKeys{CF: CFDefault}}
+			last = &shard{c: c, s: c.s, mode: mode, stray: plan.StrayKeys{CF: CFDefault}}
 			out = append(out, last)
 		}
 		last.parts = append(last.parts, s)
 	}
-	cuts := c.cuts(shardsPerThread * c.o.Threads)
+	cuts := c.cuts(shardsPerThread*c.o.Threads, mode)
 	for _, s := range spans {
 		cut := false
 		for len(cuts) > 0 && bytes.Compare(cuts[0], s.upper) < 0 {
@@ -49,7 +49,7 @@ func (c *checker) shards(spans []checkSpan) []*shard {
 const manyFiles = 16
 
 // cuts are the first keys of n parts of the data, but for the first.
-func (c *checker) cuts(n int) [][]byte {
+func (c *checker) cuts(n int, mode RawMode) [][]byte {
 	type weight struct {
 		prefix []byte
 		size   uint64
@@ -57,8 +57,10 @@ func (c *checker) cuts(n int) [][]byte {
 	var all []weight
 	var sum uint64
 	add := func(key []byte, size uint64) {
-		all = append(all, weight{keyPrefix(key), size})
-		sum += size
+		if at, ok := border(key, mode); ok {
+			all = append(all, weight{at, size})
+			sum += size
+		}
 	}
 	for _, name := range []string{CFWrite, CFDefault} {
 		cf := c.s.DB.CF(name)
@@ -88,16 +90,12 @@ func (c *checker) insideCuts(cf *rocks.CF, f rocks.LevelFile, n int, add func(ke
 		return false
 	}
 	bs := r.BlockBounds()
-	step, some := max(1, len(bs)/(2*n)), false
+	step := max(1, len(bs)/(2*n))
 	for i := step - 1; i < len(bs); i += step {
-		// What is no whole key could part the versions of one.
-		if _, _, ok := mvcc.SplitKey(bs[i].Separator); ok {
-			add(bs[i].Separator, uint64(step)*bs[i].Size)
-			some = true
-		}
+		add(bs[i].Separator, uint64(step)*bs[i].Size)
 	}
 	_ = done() // closes an idle file at most
-	return some
+	return len(bs) > 0
 }
 
 // shard walks the three data column families side by side over some spans, which ascend. It is for one goroutine. What it finds is held

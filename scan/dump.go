@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"runtime"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/mvcc"
@@ -31,6 +32,7 @@ type DumpOptions struct {
 	// keyspace id taken off: the keys that its clients use.
 	Keyspace *uint32
 	Meter    *Meter
+	Threads  int // 0: one a core
 	// Bad is called for each row that cannot be read.
 	Bad func(err error)
 }
@@ -57,51 +59,20 @@ type dumpRow struct {
 // Dump prints the rows that a client reads at o.T, sorted by user key. Rows that cannot be read are left out, counted and
 // handed to o.Bad; the result is then valid and the error of class base.ErrCorrupt.
 func (v *View) Dump(ctx context.Context, w io.Writer, o DumpOptions) (DumpResult, error) {
-	var res DumpResult
-	rows, err := v.Rows(o.Lower, o.Upper)
-	if err != nil {
-		return res, err
+	if o.Meter == nil {
+		o.Meter = new(Meter)
 	}
-	defer rows.Close()
-	rows.Watch(ctx, o.Meter)
+	if o.Threads <= 0 {
+		o.Threads = runtime.GOMAXPROCS(0)
+	}
 	out := bufio.NewWriterSize(w, 256<<10)
-	emit := tsvLine
-	if o.Format == JSONL {
-		emit = jsonLine
+	d := dump{v: v, o: o, out: out, slices: v.slices(v.segments(v.dbBound(o.Lower), v.dbBound(o.Upper)))}
+	err := d.run(ctx)
+	if e := out.Flush(); e != nil && !errors.Is(err, base.ErrIO) {
+		err = errors.Join(err, base.IO("write", "the output", e))
 	}
-	var line []byte
-	for rows.Next() {
-		value, err := rows.Value()
-		if err != nil {
-			if !errors.Is(err, base.ErrCorrupt) {
-				return res, errors.Join(err, out.Flush())
-			}
-			res.Bad++
-			if o.Bad != nil {
-				o.Bad(err)
-			}
-			continue
-		}
-		key, ok := o.clientKey(rows.UserKey())
-		if !ok {
-			continue
-		}
-		if line, err = emit(line[:0], rows, key, value); err != nil {
-			return res, err
-		}
-		if _, err := out.Write(line); err != nil {
-			return res, base.IO("write", "the output", err)
-		}
-		res.Rows++
-		res.Bytes += int64(len(key) + len(value))
-		if o.Meter != nil {
-			o.Meter.Rows.Add(1)
-		}
-	}
-	if err := out.Flush(); err != nil {
-		return res, base.IO("write", "the output", err)
-	}
-	if err := rows.Err(); err != nil {
+	res := d.res
+	if err != nil {
 		return res, err
 	}
 	if res.Bad > 0 {

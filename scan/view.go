@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
-	"github.com/tikv-repair/tikv-repair/engine/rocks"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/plan"
 )
@@ -68,24 +67,6 @@ func (s *Store) NewPlainView(t mvcc.TS) (*View, error) {
 	return &View{T: t, s: s, spans: s.liveSpans(), Raw: raw}, err
 }
 
-// cursor is a visible view that knows whether it stands on a record. It only goes forward.
-type cursor struct {
-	*rocks.Stream
-	ok bool
-}
-
-func (s *Store) cursor(cf string, lower, upper []byte, watch rocks.Watch) (*cursor, error) {
-	v, err := s.DB.CF(cf).NewStream(lower, upper, watch)
-	if err != nil {
-		return nil, err
-	}
-	return &cursor{Stream: v}, nil
-}
-
-func (c *cursor) Next() bool             { c.ok = c.Stream.Next(); return c.ok }
-func (c *cursor) SeekGE(key []byte) bool { c.ok = c.Stream.SeekGE(key); return c.ok }
-func (c *cursor) Skip(to int) bool       { c.ok = c.Stream.Skip(to); return c.ok }
-
 // Rows iterates the rows that a client reads, in the order of user keys. It holds at most one iterator per column family and
 // is for one goroutine. A row that cannot be read does not end it: Value gives that row's error, Err only what ended the walk.
 type Rows struct {
@@ -141,7 +122,12 @@ func (v *View) dbBound(user []byte) []byte {
 
 // Rows opens the rows of [lower, upper), raw user keys, nil meaning open.
 func (v *View) Rows(lower, upper []byte) (*Rows, error) {
-	r := &Rows{v: v, ctx: context.Background(), segs: v.segments(v.dbBound(lower), v.dbBound(upper))}
+	return v.rows(v.segments(v.dbBound(lower), v.dbBound(upper)))
+}
+
+// rows opens the rows of segments that ascend.
+func (v *View) rows(segs []segment) (*Rows, error) {
+	r := &Rows{v: v, ctx: context.Background(), segs: segs}
 	if len(r.segs) == 0 {
 		return r, nil
 	}

@@ -115,7 +115,7 @@ func (a *app) dump(cmd *cobra.Command, dir string, o *dumpOptions) error {
 	if err != nil {
 		return err
 	}
-	d.Meter = new(scan.Meter)
+	d.Meter, d.Threads = new(scan.Meter), a.c.threads
 	d.Bad = func(err error) { printError(a.stderr, err); a.log.error(err.Error(), "next", base.Next(err)) }
 	stop := a.watch("dump", d.Meter)
 	res, err := view.Dump(cmd.Context(), a.stdout, d)
