@@ -41,7 +41,6 @@ func (c *checker) join(ctx context.Context) (good map[uint64]bool, err error) {
 	j := &mvccPass{mode: mode}
 	j.spans, _ = spansOf((&Store{Regions: regions}).liveByStart())
 	reads := &tableReads{tables: map[uint64]*tableRead{}}
-	var size int64
 	for _, name := range []string{CFWrite, CFDefault, CFLock} {
 		for _, f := range c.s.DB.CF(name).Files() {
 			if twin := reads.tables[f.Number]; twin != nil {
@@ -49,10 +48,10 @@ func (c *checker) join(ctx context.Context) (good map[uint64]bool, err error) {
 				continue
 			}
 			reads.tables[f.Number] = &tableRead{cf: name, f: f}
-			size += int64(f.Size)
+			reads.size += int64(f.Size)
 		}
 	}
-	c.o.Meter.Total.Add(size)
+	c.o.Meter.Total.Add(reads.size)
 	j.shards = c.shards(slices.Clone(j.spans), mode)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.s.threads(c.o.Threads, CFWrite, CFDefault, CFLock))
@@ -72,7 +71,7 @@ func (c *checker) join(ctx context.Context) (good map[uint64]bool, err error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	c.o.Meter.Done.Add(size - reads.done.Load())
+	reads.progress(c.o.Meter, reads.size)
 	c.joined = j
 	return c.goodTables(ctx, reads)
 }
@@ -137,7 +136,14 @@ func (c *checker) goodTables(ctx context.Context, reads *tableReads) (map[uint64
 // tableReads are tables that are read by several shards.
 type tableReads struct {
 	tables map[uint64]*tableRead
-	done   atomic.Int64 // bytes
+	size   int64        // of all tables, bytes
+	done   atomic.Int64 // bytes that were read, those on borders more than once
+}
+
+// progress tells the meter of n more bytes, but never of more than there are.
+func (r *tableReads) progress(m *Meter, n int64) {
+	after := r.done.Add(n)
+	m.Done.Add(min(after, r.size) - min(after-n, r.size))
 }
 
 // tableRead is what is known of one table. Blocks on the borders of shards are read twice.

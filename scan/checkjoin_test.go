@@ -37,8 +37,11 @@ func told(r *scan.CheckResult) []string {
 // checkBoth checks a directory the fast way, which reads every table once, and one thing at a time.
 func checkBoth(t *testing.T, fs base.FS, dir string, o scan.CheckOptions) *scan.CheckResult {
 	t.Helper()
-	o.Threads = 3
+	o.Threads, o.Meter = 3, new(scan.Meter)
 	fast, err := scan.Check(context.Background(), fs, dir, o)
+	if d, n := o.Meter.Done.Load(), o.Meter.Total.Load(); err == nil && d != n {
+		t.Errorf("the meter ends with %d of %d bytes", d, n)
+	}
 	slow, err2 := scan.Check(context.Background(), fs, dir, o.Apart())
 	if fmt.Sprint(err) != fmt.Sprint(err2) {
 		t.Fatalf("%v, one thing at a time %v", err, err2)

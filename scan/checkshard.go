@@ -271,8 +271,7 @@ func (w *shard) progress() {
 			n += it.Read()
 		}
 	}
-	w.c.o.Meter.Done.Add(n - w.read)
-	w.reads.done.Add(n - w.read)
+	w.reads.progress(w.c.o.Meter, n-w.read)
 	w.read = n
 }
 
