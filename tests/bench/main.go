@@ -43,12 +43,14 @@ func main() {
 	var f struct {
 		floor, ts, ours, profile string
 		verify                   string
+		open                     bool
 		read, write              int64
 	}
 	flag.StringVar(&f.ours, "ours", "", "rewind this `directory` within this process; without -ts inspect it")
 	flag.StringVar(&f.profile, "cpuprofile", "cpu.prof", "where the profile of -ours goes")
 	flag.StringVar(&f.floor, "floor", "", "run the floor on this `directory`")
 	flag.StringVar(&f.verify, "verify", "", "read, checksum and decompress the tables of this `directory`")
+	flag.BoolVar(&f.open, "open", false, "with -verify: open it and read nothing")
 	flag.StringVar(&f.ts, "ts", "", "T")
 	flag.Int64Var(&f.read, "read", 0, "bytes")
 	flag.Int64Var(&f.write, "write", 0, "bytes")
@@ -57,7 +59,7 @@ func main() {
 	t, parsed := strconv.ParseUint(f.ts, 10, 64)
 	switch {
 	case f.verify != "":
-		err = verifyFloor(f.verify, runtime.GOMAXPROCS(0))
+		err = verifyFloor(f.verify, f.open, runtime.GOMAXPROCS(0))
 	case f.floor+f.ours == "":
 		err = bench()
 	case parsed != nil && (f.ours == "" || f.ts != ""):
