@@ -100,7 +100,10 @@ func (e *lockEdit) files(cf string) []rocks.SpoolFile {
 // bytes is about what the records take on disk.
 func (e *lockEdit) bytes() (n int64) {
 	for _, s := range e.spools {
-		n += spoolBytes(s)
+		n += s.Used()
+		for _, f := range s.Files {
+			n += 2 * 64 * int64(f.Records)
+		}
 	}
 	return n
 }
