@@ -43,7 +43,7 @@ type passSource struct {
 	far     bool
 	user    []byte
 	trailer uint64
-	inside  int // records of the batch before this one are below the upper bound of the pass
+	inside  int  // records of the batch before this one are below the upper bound of the pass
 	touched bool // the present file
 }
 
