@@ -136,6 +136,23 @@ func SplitKey(dbKey []byte) (prefix []byte, ts TS, ok bool) {
 	return dbKey[:n:n], TS(^binary.BigEndian.Uint64(dbKey[n:])), true
 }
 
+// RowBorder moves any byte string that begins with 'z', as the separators of an index block do that RocksDB has shortened, down to where no
+// row is cut: either all keys of a row (its lock key, and its versions in the write and default CF) are below the border, or none is. It
+// aliases key; ok is false for another first byte.
+//
+// Only a string that goes on behind a whole prefix can stand between the versions of that row; the row begins at its prefix.
+func RowBorder(key []byte) (border []byte, ok bool) {
+	if len(key) == 0 || key[0] != DataPrefix {
+		return nil, false
+	}
+	for end := 1 + encGroup; end <= len(key); end += encGroup {
+		if key[end-1] != 0xFF {
+			return key[:end:end], true
+		}
+	}
+	return key[:len(key):len(key)], true
+}
+
 // KeyTS is the timestamp of a key that SplitKey has accepted, or of one with the prefix and length of such a key.
 func KeyTS(dbKey []byte) TS { return TS(^binary.BigEndian.Uint64(dbKey[len(dbKey)-tsLen:])) }
 

@@ -226,3 +226,56 @@ func TestIsRawV2PrefixAgrees(t *testing.T) {
 		t.Error("a cut-off prefix is accepted")
 	}
 }
+
+// No border parts the keys of a row: rows of all lengths around the groups, one a prefix of the other, with the smallest and largest bytes,
+// and every string that stands between two of their keys or is a prefix of one, shortened as RocksDB shortens separators.
+func TestRowBorder(t *testing.T) {
+	rows := []string{""}
+	for n := range 18 {
+		for _, b := range []byte{0, 1, 0xF7, 0xFE, 0xFF} {
+			rows = append(rows, strings.Repeat(string([]byte{b}), n+1), strings.Repeat("\xff", n)+string([]byte{b}), strings.Repeat("\x00", n)+string([]byte{b}))
+		}
+	}
+	stamps := []TS{0, 1, 0xFF, 1 << 32, ^TS(0) >> 8, ^TS(0) - 1, ^TS(0)}
+	var keys, cuts [][]byte
+	for _, r := range rows {
+		keys = append(keys, LockKey([]byte(r)))
+		for _, ts := range stamps {
+			keys = append(keys, DataKey([]byte(r), ts))
+		}
+	}
+	for _, k := range keys {
+		for n := 1; n <= len(k); n++ {
+			cuts = append(cuts, k[:n], append(bytes.Clone(k[:n-1]), k[n-1]+1), append(bytes.Clone(k[:n]), 0), append(bytes.Clone(k[:n]), 0xFF))
+		}
+	}
+	moved := 0
+	for _, c := range cuts {
+		b, ok := RowBorder(c)
+		if ok != (c[0] == DataPrefix) {
+			t.Fatalf("%X: %v", c, ok)
+		}
+		if !ok {
+			continue
+		}
+		if bytes.Compare(b, c) > 0 {
+			t.Fatalf("%X moves up to %X", c, b)
+		}
+		if len(b) < len(c) {
+			moved++
+		}
+		for i := 0; i < len(keys); i += 1 + len(stamps) {
+			row := keys[i : i+1+len(stamps)]
+			first, last := row[0], row[1] // the lock key, and the version with timestamp 0
+			if (bytes.Compare(first, b) < 0) != (bytes.Compare(last, b) < 0) {
+				t.Fatalf("%X, from %X, parts the row %X", b, c, first)
+			}
+		}
+	}
+	if moved == 0 {
+		t.Error("no string had to be moved")
+	}
+	if _, ok := RowBorder(nil); ok {
+		t.Error("the empty string is a border")
+	}
+}

@@ -69,14 +69,14 @@ type shard struct{ lower, upper []byte }
 // the files that are read.
 func (w *Rewinder) shards() ([]shard, error) {
 	type cut struct {
-		prefix []byte
-		size   uint64
+		at   []byte
+		size uint64
 	}
 	var cuts []cut
 	var sum uint64
 	add := func(user []byte, size uint64) {
-		if p, _, ok := mvcc.SplitKey(user); ok {
-			cuts = append(cuts, cut{p, size})
+		if b, ok := mvcc.RowBorder(user); ok {
+			cuts = append(cuts, cut{b, size})
 			sum += size
 		}
 	}
@@ -106,16 +106,16 @@ func (w *Rewinder) shards() ([]shard, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(cuts, func(a, b cut) int { return bytes.Compare(a.prefix, b.prefix) })
+	slices.SortFunc(cuts, func(a, b cut) int { return bytes.Compare(a.at, b.at) })
 	out := []shard{{lower: []byte{'z'}}}
 	var at uint64
 	for _, c := range cuts {
 		if at += c.size; at*uint64(want) < sum*uint64(len(out)) || len(out) >= want {
 			continue
 		}
-		if last := &out[len(out)-1]; bytes.Compare(c.prefix, last.lower) > 0 {
-			last.upper = c.prefix
-			out = append(out, shard{lower: c.prefix})
+		if last := &out[len(out)-1]; bytes.Compare(c.at, last.lower) > 0 {
+			last.upper = c.at
+			out = append(out, shard{lower: c.at})
 		}
 	}
 	out[len(out)-1].upper = []byte{'z' + 1}

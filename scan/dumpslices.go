@@ -21,13 +21,13 @@ type slice struct {
 // sliceSize is the least size of the tables of a slice; tests have it smaller.
 var sliceSize int64 = 2 << 20
 
-// border is the first key of the row that a key belongs to, where one part of the data may end and the next begin; false: the key is of
-// no row, and could stand between the versions of one.
+// border is where, at a key or a little before it, one part of the data may end and the next begin; false: nowhere.
 func border(key []byte, mode RawMode) ([]byte, bool) {
-	if p, _, ok := mvcc.SplitKey(key); ok {
-		return bytes.Clone(p), true
+	if mode == RawV1 || mode == RawV1TTL {
+		return bytes.Clone(key), true // each key is a row of its own
 	}
-	return bytes.Clone(key), mode == RawV1 || mode == RawV1TTL
+	b, ok := mvcc.RowBorder(key)
+	return bytes.Clone(b), ok
 }
 
 // slices cuts segments at the ends of tables. No slice is without a segment, but when there is none at all.
