@@ -66,7 +66,8 @@ func (m *Run) Sort() {
 	m.sorted = true
 }
 
-// sort compares what follows the prefix that all keys share, eight bytes of it as a number: keys of one table begin alike.
+// sort compares what follows the prefix that all keys share, sixteen bytes of it as numbers: keys of one table begin alike, and from the
+// table's id to the last byte of an encoded handle are twelve.
 func (m *Run) sort() {
 	first := m.user(0)
 	shared := len(first)
@@ -79,18 +80,21 @@ func (m *Run) sort() {
 		}
 	}
 	type ranked struct {
-		head uint64 // big-endian, filled up with zeros
-		at   int
+		head, next uint64 // big-endian, filled up with zeros
+		at         int
 	}
 	order := make([]ranked, len(m.recs))
 	for i := range order {
-		var head [8]byte
+		var head [16]byte
 		copy(head[:], m.user(i)[shared:])
-		order[i] = ranked{binary.BigEndian.Uint64(head[:]), i}
+		order[i] = ranked{binary.BigEndian.Uint64(head[:]), binary.BigEndian.Uint64(head[8:]), i}
 	}
 	slices.SortFunc(order, func(a, b ranked) int {
 		if a.head != b.head {
 			return cmp.Compare(a.head, b.head)
+		}
+		if a.next != b.next {
+			return cmp.Compare(a.next, b.next)
 		}
 		return ikey.Compare(m.key(a.at), m.key(b.at))
 	})

@@ -22,7 +22,7 @@ func TestRunSort(t *testing.T) {
 		}
 	}
 	for _, prefix := range []string{"", "z", "zt\x80\x00\x00\x00\x00\x00\x00\xff"} {
-		for n := 0; n < 200; n++ {
+		for n := range 200 {
 			var m Run
 			var want []ikey.Key
 			for seq := range uint64(n % 9 * (n % 5)) {

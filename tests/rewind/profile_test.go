@@ -106,7 +106,11 @@ func numbers(s *scan.Store, cf string) map[uint64]bool {
 	return old
 }
 
-const usualLevels = "kNoCompression:kNoCompression:kLZ4Compression:kLZ4Compression:kLZ4Compression:kZSTD:kZSTD"
+const (
+	usualLevels = "kNoCompression:kNoCompression:kLZ4Compression:kLZ4Compression:kLZ4Compression:kZSTD:kZSTD"
+	// Of these none can have been chosen for a table of the stores: with dynamic levels one that can stays.
+	otherLevels = "kNoCompression:kSnappyCompression:kLZ4HCCompression:kSnappyCompression:kSnappyCompression:kSnappyCompression:kSnappyCompression"
+)
 
 // compressions are what an operator may have configured, and what that gives on the levels of a store that has L0 and L4 to L6. With dynamic
 // levels L4 is the base: the second element counts for it.
@@ -115,8 +119,8 @@ var compressions = []struct {
 	want                                map[int]byte
 }{
 	{"fixed levels", usualLevels, "kZSTD", "false", map[int]byte{0: sst.CompressionNone, 4: sst.CompressionLZ4, 5: sst.CompressionZSTD, 6: sst.CompressionZSTD}},
-	{"dynamic levels", usualLevels, "kZSTD", "true", map[int]byte{0: sst.CompressionNone, 4: sst.CompressionNone, 5: sst.CompressionLZ4, 6: sst.CompressionZSTD}},
-	{"bottommost as its level", usualLevels, "kDisableCompressionOption", "true", map[int]byte{0: sst.CompressionNone, 4: sst.CompressionNone, 5: sst.CompressionLZ4, 6: sst.CompressionLZ4}},
+	{"dynamic levels", otherLevels, "kZSTD", "true", map[int]byte{0: sst.CompressionNone, 4: sst.CompressionSnappy, 5: sst.CompressionLZ4HC, 6: sst.CompressionZSTD}},
+	{"bottommost as its level", otherLevels, "kDisableCompressionOption", "true", map[int]byte{0: sst.CompressionNone, 4: sst.CompressionSnappy, 5: sst.CompressionLZ4HC, 6: sst.CompressionSnappy}},
 	{"everything", "kSnappyCompression", "kLZ4HCCompression", "false", map[int]byte{0: sst.CompressionSnappy, 4: sst.CompressionSnappy, 5: sst.CompressionSnappy, 6: sst.CompressionLZ4HC}},
 }
 

@@ -335,6 +335,9 @@ func (b *Batches) decode() bool {
 func ascends(prev, key []byte, trailer uint64, s int) bool {
 	pu, ku := len(prev)-8, len(key)-8
 	s = min(s, pu, ku)
+	if s < min(pu, ku) && prev[s] < key[s] { // where the writer shares as much as it can, this is the end of it
+		return true
+	}
 	if d := bytes.Compare(prev[s:pu], key[s:ku]); d != 0 {
 		return d < 0
 	}
