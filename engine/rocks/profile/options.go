@@ -42,7 +42,7 @@ func FromOptions(o *options.Options, cf string) Settings {
 	if e := c.PrefixExtractor; e != "" {
 		s.extractor = is(e)
 		if e != "nullptr" && !sst.HasPrefix(e) {
-			s.notef("the prefixes of %s (%s) are not known: filters of new tables hold whole keys where that is configured, else there are none", clip(e), cf)
+			s.notef("the prefixes of %s (%s) are not known: new tables have no filter there, which is slower until they are compacted, never wrong", clip(e), cf)
 		}
 	}
 	if o.RocksDBVersion != "" {

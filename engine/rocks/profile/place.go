@@ -59,7 +59,7 @@ func (t *Tables) Options(at Place, like *sst.Reader) sst.WriterOptions {
 		FilterMillibits: s.policy.v.Millibits,
 	}
 	if !s.policy.v.None && !(s.skipLast.v && bottommost(t.cf, at)) {
-		o.Filter = s.filterKind()
+		o.Filter = sst.Filterable(s.wholeKeys.v, s.extractor.v)
 	}
 	if like != nil {
 		p := like.Props()
@@ -89,23 +89,6 @@ func (s *Settings) policyName(like *sst.Reader) string {
 		return "ribbonfilter"
 	}
 	return "bloomfilter"
-}
-
-// filterKind is what the filter holds. Prefixes that cannot be computed are left out, and the table's properties tell readers not to ask for
-// them: that is slower, never wrong.
-func (s *Settings) filterKind() sst.FilterKind {
-	prefix := sst.HasPrefix(s.extractor.v)
-	switch {
-	case prefix && s.extractor.v == "NoopSliceTransform" && s.wholeKeys.v:
-		return sst.FilterWholeKey // the prefix is the key
-	case prefix && s.wholeKeys.v:
-		return sst.FilterWholeKeyAndPrefix
-	case prefix:
-		return sst.FilterPrefix
-	case s.wholeKeys.v:
-		return sst.FilterWholeKey
-	}
-	return sst.FilterNone
 }
 
 // compressionOn chooses the compression of a table on a level: of a flush on L0, else of a compaction.

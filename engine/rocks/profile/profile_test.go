@@ -270,7 +270,7 @@ func TestSources(t *testing.T) {
 			sst.WriterOptions{Compression: sst.CompressionLZ4, BlockSize: 8192, RestartInterval: 4, FormatVersion: 2, Checksum: sst.ChecksumCRC32C, PrefixExtractor: "FixedSuffixSliceTransform"}, ""},
 		{"prefixes that are not known are left out", fmt.Sprintf(blockBased, "8.10.2", "Mine", true, "ribbonfilter:10:1", 5, "kNoChecksum"), TiKV{},
 			sst.WriterOptions{Compression: sst.CompressionLZ4, BlockSize: 8192, RestartInterval: 4, FormatVersion: 5, Checksum: sst.ChecksumCRC32C, FilterPolicy: "ribbonfilter",
-				Filter: sst.FilterWholeKey, FilterForm: sst.FormRibbon, FilterMillibits: 10000, PrefixExtractor: "Mine"}, "the prefixes of Mine (write) are not known"},
+				FilterForm: sst.FormRibbon, FilterMillibits: 10000, PrefixExtractor: "Mine"}, "the prefixes of Mine (write) are not known"},
 		{"newer than the writer", fmt.Sprintf(blockBased, "8.10.2", "rocksdb.FixedPrefix.8", true, "mine", 6, "kCRC32c"), TiKV{},
 			sst.WriterOptions{Compression: sst.CompressionLZ4, BlockSize: 8192, RestartInterval: 4, FormatVersion: 5, Checksum: sst.ChecksumCRC32C,
 				Filter: sst.FilterWholeKeyAndPrefix, FilterMillibits: 10000, PrefixExtractor: "rocksdb.FixedPrefix.8", FilterPolicy: "bloomfilter"}, "format version 5 instead of 6; every RocksDB that writes 6 reads it|filter policy \"mine\" is not known"},

@@ -56,6 +56,8 @@ const filterPolicy = "rocksdb.BuiltinBloomFilter"
 const (
 	extractorSuffix = "FixedSuffixSliceTransform" // key without its last 8 bytes
 	extractorNoop   = "NoopSliceTransform"        // the whole key
+
+	extractorRocksNoop = "rocksdb.Noop" // RocksDB's own, likewise
 )
 
 // prefixSuffix is how many bytes of a commit_ts stand behind the key in the write CF.
@@ -81,7 +83,7 @@ func extractorOf(name string) extractor {
 			n := len(user) - prefixSuffix
 			return user[:max(n, 0)], n >= 0
 		}
-	case extractorNoop, "rocksdb.Noop":
+	case extractorNoop, extractorRocksNoop:
 		return func(user []byte) ([]byte, bool) { return user, true }
 	}
 	for head, capped := range map[string]bool{"rocksdb.FixedPrefix.": false, "rocksdb.CappedPrefix.": true} {
@@ -96,6 +98,37 @@ func extractorOf(name string) extractor {
 
 // HasPrefix tells whether this package knows the prefixes of an extractor, so that a filter can hold them.
 func HasPrefix(name string) bool { return extractorOf(name) != nil }
+
+// filterable makes of a kind one that is safe in a table that names an extractor: RocksDB, when it is opened with an extractor of the same
+// name, asks a full filter for prefixes without a look at the property prefix_filtering. A filter that lacks them would hide what is there.
+// So whole keys are joined by the prefixes, as RocksDB's builder does it, and without them there is no filter. No extractor at all, which
+// is "nullptr" among the properties, leaves whole keys.
+// Source: tikv/rocksdb 8.10.tikv table/block_based/block_based_table_reader.cc (PrefixRangeMayMatch, FullFilterKeyMayMatch), where only
+// table_prefix_extractor(), for an extractor of another name, heeds the property; 6.29.tikv and 6.4.tikv the same.
+func filterable(kind FilterKind, name string) FilterKind {
+	switch {
+	case kind == FilterNone:
+	case name == "" || name == "nullptr":
+		if kind.wholeKey() {
+			return FilterWholeKey
+		}
+		return FilterNone
+	case !HasPrefix(name):
+		return FilterNone
+	case kind == FilterWholeKey && name != extractorNoop && name != extractorRocksNoop: // whose prefixes are the whole keys
+		return FilterWholeKeyAndPrefix
+	}
+	return kind
+}
+
+// Filterable is the kind of filter that a new table can have when its properties name this extractor: of whole keys, of prefixes, of both, or
+// none where the prefixes are not known.
+func Filterable(wholeKeys bool, extractor string) FilterKind {
+	if wholeKeys {
+		return filterable(FilterWholeKey, extractor)
+	}
+	return filterable(FilterPrefix, extractor)
+}
 
 // filterBuilder collects the hashes of a table's keys, in the order and with the repetitions of RocksDB's builder: they count for the
 // filter's size. Source: tikv/rocksdb 8.10.tikv table/block_based/full_filter_block.cc (FullFilterBlockBuilder),
@@ -116,10 +149,9 @@ type filterBuilder struct {
 	same      bool // prev is the prefix added last, of a filter that holds nothing else
 }
 
-// newFilterBuilder makes the builder of a table. FormBloom is resolved by the format version. A kind with prefixes of an unknown
-// extractor becomes one without them: the properties then tell readers not to ask for prefixes.
+// newFilterBuilder makes the builder of a table. FormBloom is resolved by the format version, the kind by the extractor.
 func newFilterBuilder(o *WriterOptions) filterBuilder {
-	b := filterBuilder{kind: o.Filter, form: o.FilterForm, millibits: o.FilterMillibits}
+	b := filterBuilder{kind: filterable(o.Filter, o.PrefixExtractor), form: o.FilterForm, millibits: o.FilterMillibits}
 	if b.form == FormBloom {
 		b.form = FormLegacyBloom
 		if o.FormatVersion >= 5 {
@@ -127,9 +159,7 @@ func newFilterBuilder(o *WriterOptions) filterBuilder {
 		}
 	}
 	if b.kind.prefix() {
-		if b.extract = extractorOf(o.PrefixExtractor); b.extract == nil {
-			b.kind = map[bool]FilterKind{true: FilterWholeKey, false: FilterNone}[b.kind.wholeKey()]
-		}
+		b.extract = extractorOf(o.PrefixExtractor)
 	}
 	return b
 }

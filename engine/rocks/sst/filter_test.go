@@ -138,7 +138,7 @@ func TestFalsePositiveRates(t *testing.T) {
 	}
 }
 
-// What an extractor does to keys in and out of its domain, and that tables with prefixes of an unknown one tell readers not to ask for them.
+// What an extractor does to keys in and out of its domain.
 func TestExtractors(t *testing.T) {
 	for _, c := range []struct{ name, key, prefix string }{
 		{"FixedSuffixSliceTransform", "row\x00\x00\x00\x00\x00\x00\x00\x01", "row"}, {"FixedSuffixSliceTransform", "12345678", ""},
@@ -155,14 +155,48 @@ func TestExtractors(t *testing.T) {
 		if HasPrefix(name) {
 			t.Errorf("%q is known", name)
 		}
-		for kind, want := range map[FilterKind]bool{FilterPrefix: false, FilterWholeKeyAndPrefix: true} {
-			b, _ := write(t, WriterOptions{Filter: kind, PrefixExtractor: name}, []record{put("a", 1, ""), put("b2345678901", 1, "")}, nil)
-			r, err := openBytes(t, b, ReaderOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if r.HasFilter() != want || r.props.PrefixFilter || want && !r.props.WholeKeyFilter {
-				t.Errorf("%v with extractor %q: filter %v, whole keys %v, prefixes %v", kind, name, r.HasFilter(), r.props.WholeKeyFilter, r.props.PrefixFilter)
+	}
+}
+
+// RocksDB asks a filter for prefixes wherever the extractor that it is opened with has the name among the table's properties: the property
+// prefix_filtering does not keep it from that. A filter without those prefixes would hide every row from a Seek, and, with whole_key_filtering
+// off, every key from a Get.
+func TestFilterHoldsThePrefixesOfTheNamedExtractor(t *testing.T) {
+	records := []record{put("a", 1, ""), put("b2345678901", 1, ""), put("c2345678901234567", 1, "")}
+	for _, name := range []string{"", "nullptr", extractorSuffix, extractorNoop, "rocksdb.Noop", "rocksdb.FixedPrefix.3", "rocksdb.CappedPrefix.3",
+		"rocksdb.FixedPrefix", "MySliceTransform"} {
+		for kind := FilterNone; kind <= FilterWholeKeyAndPrefix; kind++ {
+			none := name == "" || name == "nullptr"
+			wanted := kind != FilterNone && (HasPrefix(name) || none && kind.wholeKey())
+			o := WriterOptions{Filter: kind, PrefixExtractor: name}
+			for _, how := range []string{"as asked for", "like the one before"} {
+				b, _ := write(t, o, records, nil)
+				r, err := openBytes(t, b, ReaderOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				f, err := r.Filter()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if (f != nil) != wanted {
+					t.Errorf("%v with extractor %q, %s: a filter: %v, want %v", kind, name, how, f != nil, wanted)
+				}
+				if f == nil {
+					continue
+				}
+				for _, p := range records {
+					if f.WholeKeys && !f.MayHold(p.User) {
+						t.Errorf("%v with extractor %q, %s: key %q is denied", kind, name, how, p.User)
+					}
+					if !HasPrefix(name) {
+						continue
+					}
+					if prefix, ok := extractorOf(name)(p.User); ok && !f.MayHold(prefix) {
+						t.Errorf("%v with extractor %q, %s: prefix %q is denied", kind, name, how, prefix)
+					}
+				}
+				o = OptionsLike(r)
 			}
 		}
 	}
@@ -208,7 +242,7 @@ func TestWriterVersions(t *testing.T) {
 						}
 						continue
 					}
-					if f.WholeKeys != kind.wholeKey() || f.Prefixes != kind.prefix() {
+					if f.WholeKeys != kind.wholeKey() || !f.Prefixes {
 						t.Errorf("%s: whole keys %v, prefixes %v", name, f.WholeKeys, f.Prefixes)
 					}
 					absent := 0

@@ -103,12 +103,13 @@ func (f *Filter) MayHold(key []byte) bool {
 	return true
 }
 
-// MayHoldKey asks in every way in which the properties allow a reader to ask for a user key. False: the table does not hold it.
+// MayHoldKey asks in every way in which a reader may ask for a user key: for its prefix also where the property says that there are none,
+// see filterable. False: the table does not hold it.
 func (f *Filter) MayHoldKey(user []byte) bool {
 	if f.WholeKeys && !f.MayHold(user) {
 		return false
 	}
-	if !f.Prefixes || f.extract == nil {
+	if f.extract == nil {
 		return true
 	}
 	prefix, ok := f.extract(user)

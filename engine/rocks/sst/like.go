@@ -8,7 +8,7 @@ import (
 // block size, filter, column family, prefix extractor, creation times. Collectors and FileNumber are left to the caller.
 //
 // A compression that the writer does not have becomes ZSTD, which every TiKV reads; format version 6 becomes 5. The filter is left out
-// where its kind cannot be told: a missing filter is always safe.
+// where its kind cannot be told, or its prefixes are not known: a missing filter is always safe.
 func OptionsLike(r *Reader) WriterOptions {
 	p := r.props
 	o := WriterOptions{
@@ -93,18 +93,9 @@ func likeBlockSize(r *Reader) int {
 }
 
 func likeFilter(r *Reader) FilterKind {
-	if !r.HasFilter() {
+	p := r.props
+	if !r.HasFilter() || !p.WholeKeyFilter && !p.PrefixFilter {
 		return FilterNone
 	}
-	whole, prefix := r.props.WholeKeyFilter, r.props.PrefixFilter
-	switch {
-	case prefix && r.props.PrefixExtractor == extractorSuffix && whole:
-		return FilterWholeKeyAndPrefix
-	case prefix && r.props.PrefixExtractor == extractorSuffix:
-		return FilterPrefix
-	case whole:
-		// With the no-op extractor, or one whose prefixes are then declared absent.
-		return FilterWholeKey
-	}
-	return FilterNone
+	return Filterable(p.WholeKeyFilter, p.PrefixExtractor)
 }

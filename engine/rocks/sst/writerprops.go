@@ -52,15 +52,15 @@ func (w *Writer) properties() (map[string]string, error) {
 	return all, nil
 }
 
-// filtering gives the two properties that tell a reader what it may ask the filter. They must be true of the filter that is
-// written: a reader that asks for prefixes in a filter of whole keys misses data. Without filter they are TiKV's.
+// filtering gives the two properties that say what the filter holds. Readers heed only the first, see filterable. Without filter they are
+// TiKV's.
 func (o *WriterOptions) filtering() (whole, prefix bool) {
 	switch o.Filter {
 	case FilterNone:
 		return o.PrefixExtractor != extractorSuffix, o.PrefixExtractor == extractorSuffix || o.PrefixExtractor == extractorNoop
 	case FilterWholeKey:
 		// The prefix of the no-op extractor is the whole key, which the filter has.
-		return true, o.PrefixExtractor == extractorNoop
+		return true, o.PrefixExtractor == extractorNoop || o.PrefixExtractor == extractorRocksNoop
 	}
 	return o.Filter.wholeKey(), o.Filter.prefix()
 }
