@@ -8,10 +8,24 @@ import (
 // the file has, in bytes, 0 when nobody does; actual is what it has. end aliases buf.
 //
 // On the machine's own file system a file that has the expected size costs three system calls and no memory: a store may have 100,000
-// tables of which only the end is looked at. Any other file system is asked as for any other file.
+// tables of which only the end is looked at. A pulse that watches it counts the end and may refuse it. Any other file system is asked as for
+// any other file.
 func ReadEnd(fs FS, name string, size int64, buf []byte) (end []byte, actual int64, err error) {
-	if _, ok := fs.(osFS); ok && size > 0 && len(buf) > 1 {
+	under := fs
+	w, isWatched := fs.(watched)
+	if isWatched {
+		under = w.FS
+	}
+	if _, ok := under.(osFS); ok && size > 0 && len(buf) > 1 {
+		if isWatched {
+			if err := w.p.ask(); err != nil {
+				return nil, 0, IO("open", name, err)
+			}
+		}
 		if end, ok := readEndOnce(name, size, buf); ok {
+			if isWatched {
+				w.p.read.Add(int64(len(end)))
+			}
 			return end, size, nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -84,11 +85,15 @@ func (w watched) Remove(name string) error {
 }
 
 // RemoveAll takes away one name at a time: a directory can hold very many files. A name that goes by Remove goes so; a link to a directory
-// is not followed.
+// is not followed, also when it cannot be removed: of what is not empty the system says that, of a link it never does.
 func (w watched) RemoveAll(name string) error {
 	err := w.Remove(name)
 	if err == nil || errors.Is(err, os.ErrNotExist) {
 		return nil
+	}
+	var no syscall.Errno
+	if errors.As(err, &no) && no != syscall.ENOTEMPTY && no != syscall.EEXIST {
+		return err
 	}
 	if st, serr := w.Stat(name); serr != nil || !st.IsDir() {
 		return err

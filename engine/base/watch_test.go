@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,5 +154,65 @@ func TestWatchedRemoveAll(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(kept, "f")); err != nil {
 		t.Errorf("what a link leads to is gone: %v", err)
+	}
+}
+
+// unremovable is a directory in which nothing may be removed, as one of another user.
+type unremovable struct {
+	base.FS
+	dir string
+}
+
+func (u unremovable) Remove(name string) error {
+	if filepath.Dir(name) == u.dir {
+		return &os.PathError{Op: "remove", Path: name, Err: syscall.EACCES}
+	}
+	return u.FS.Remove(name)
+}
+
+// A link that cannot be removed is not followed either: what it leads to is somebody else's.
+func TestWatchedRemoveAllOfALinkThatStays(t *testing.T) {
+	dir, kept := t.TempDir(), filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(kept, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(filepath.Dir(kept), link); err != nil {
+		t.Fatal(err)
+	}
+	fs := base.NewPulse(time.Now, func() error { return nil }).Watch(unremovable{base.NewOS(), dir})
+	if err := fs.RemoveAll(link); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Errorf("what the link leads to is gone: %v", err)
+	}
+}
+
+// The quick way to the end of a file is open to a run that is watched: it counts, and it is refused.
+func TestReadEndIsWatched(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(name, make([]byte, 10000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stop error
+	p := base.NewPulse(time.Now, func() error { return stop })
+	fs, buf := p.Watch(base.NewOS()), make([]byte, 4097)
+	ph := base.Begin(fs, "reading").Reads(1 << 30)
+	defer ph.End()
+	n := testing.AllocsPerRun(10, func() {
+		if _, _, err := base.ReadEnd(fs, name, 10000, buf); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 1 { // the name is copied for the kernel
+		t.Errorf("%v allocations", n)
+	}
+	if s, ok := p.Sign(); !ok || s.Done != 11*4096 {
+		t.Errorf("%d bytes are counted, 11 ends of 4096 have been read", s.Done)
+	}
+	stop = errStop
+	if _, _, err := base.ReadEnd(fs, name, 10000, buf); !errors.Is(err, base.ErrInterrupted) {
+		t.Errorf("error %v", err)
 	}
 }
