@@ -123,6 +123,8 @@ type selfCheck struct {
 	o    SelfCheckOptions
 	seen map[uint64]string
 	out  []Finding
+	// filter is that of the one table that is checked, nil when it has none or is not asked.
+	filter *sst.Filter
 }
 
 func (c *selfCheck) add(rule int, cf, path, format string, args ...any) {
@@ -141,12 +143,16 @@ func (c *selfCheck) known(cf *CF, f LevelFile) {
 	}
 }
 
-// CheckTable reads one table at path completely, as SelfCheckWith does with a live file: checksums, order, boundaries, sequences.
+// CheckTable reads one table at path completely, as SelfCheckWith does with a live file: checksums, order, boundaries, sequences. In
+// addition it asks the filter for every key: it is for tables of our own, and what a filter denies is lost for TiKV.
 func CheckTable(fs base.FS, path, cf string, f LevelFile, batch func(cf string, f LevelFile, n int, b *sst.Batches) error) []Finding {
 	c := &selfCheck{o: SelfCheckOptions{Batch: batch}}
 	r, err := sst.Open(base.ReadDirect(fs), path, sst.ReaderOptions{CF: cf, Size: int64(f.Size), LargestSeq: f.LargestSeq})
 	if err == nil {
 		if err = r.VerifyMetaChecksums(); err == nil {
+			c.filter, err = r.Filter()
+		}
+		if err == nil {
 			c.bounds(cf, path, f, r)
 		}
 		err = errors.Join(err, r.Close())
@@ -205,6 +211,12 @@ func (c *selfCheck) bounds(name, path string, f LevelFile, r *sst.Reader) {
 		for i := range in.Len() {
 			if seq := in.Trailer(i) >> 8; seq < lowest || seq > highest {
 				c.add(3, name, path, "sequence of %s is outside [%d, %d]", in.Key(i), f.SmallestSeq, f.LargestSeq)
+				return
+			}
+		}
+		if c.filter != nil {
+			if key := c.filter.Denied(&in.Batch); key != nil {
+				c.add(3, name, path, "the filter denies the key %X, which is there", key)
 				return
 			}
 		}

@@ -238,9 +238,17 @@ func (b *filterBuilder) finish() []byte {
 
 // FilterBytesPerKey bounds the memory that making a table's filter takes for each of its keys, in bytes.
 func (o *WriterOptions) FilterBytesPerKey() int {
-	switch {
-	case o.Filter == FilterNone:
+	switch filterable(o.Filter, o.PrefixExtractor) {
+	case FilterNone:
 		return 0
+	case FilterWholeKeyAndPrefix:
+		return 2 * o.filterBytesPerHash()
+	}
+	return o.filterBytesPerHash()
+}
+
+func (o *WriterOptions) filterBytesPerHash() int {
+	switch {
 	case o.FilterForm == FormRibbon:
 		return 8 + 2*8 + 4 // hash, row of coefficients, row of results
 	case o.FilterForm == FormLegacyBloom, o.FilterForm == FormBloom && o.FormatVersion < 5:

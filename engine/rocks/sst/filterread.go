@@ -115,3 +115,29 @@ func (f *Filter) MayHoldKey(user []byte) bool {
 	prefix, ok := f.extract(user)
 	return !ok || f.MayHold(prefix)
 }
+
+// Denied is a user key of the batch that a reader of the table would not find because of the filter; nil when there is none. What
+// neighbours share is asked once.
+func (f *Filter) Denied(b *Batch) []byte {
+	before := -1 // length of the prefix of the record before, -1 without one
+	for i := range b.Len() {
+		user := b.User(i)
+		if f.WholeKeys && !(i > 0 && len(b.User(i-1)) == len(user) && b.Shares(i, len(user))) && !f.MayHold(user) {
+			return user
+		}
+		if f.extract == nil {
+			continue
+		}
+		prefix, ok := f.extract(user)
+		if !ok {
+			before = -1
+			continue
+		}
+		if n := len(prefix); n != before || !b.Shares(i, n) { // a prefix is always the begin of its key
+			if before = n; !f.MayHold(prefix) {
+				return user
+			}
+		}
+	}
+	return nil
+}
