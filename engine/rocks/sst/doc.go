@@ -7,7 +7,7 @@
 //	| ...                                  |
 //	| data block n | trailer               |
 //	+--------------------------------------+
-//	| filter block | trailer               |  optional; Bloom bits, never compressed
+//	| filter block | trailer               |  optional; Bloom or Ribbon, never compressed
 //	| index block | trailer                |  one entry per data block: separator >= its last key, handle
 //	| range tombstone block | trailer      |  optional
 //	| properties block | trailer           |
@@ -23,6 +23,6 @@
 // Source: tikv/rocksdb 8.10.tikv table/format.{h,cc}, table/block_based/block_based_table_builder.cc.
 //
 // The reader takes every footer version (0 to 6), every checksum and every index type that the three lines can write, and
-// refuses by name what it does not decode. The writer has one profile that all three lines read: footer version 2, crc32c,
-// binary index with whole keys, legacy Bloom filter or none, no identity properties.
+// refuses by name what it does not decode. The writer has footer versions 2 to 5 and the checksums and full filters that go with them, always with
+// a binary index of whole keys and without identity properties: the line that is configured to write a version, checksum or filter reads it.
 package sst
