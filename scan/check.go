@@ -108,7 +108,9 @@ func Check(ctx context.Context, fs base.FS, dir string, o CheckOptions) (*CheckR
 	}
 	c.s = &Store{FS: fs, Layout: l, locks: locks, o: o.Open}
 	defer c.s.Close()
-	c.open()
+	if err := c.open(); err != nil {
+		return nil, err
+	}
 	steps := []func(context.Context) error{c.marks, c.files, c.blobFiles, c.identity, c.regions, c.raft, c.waiting, c.records}
 	if o.Checksums {
 		steps = []func(context.Context) error{c.marks, c.checksums}

@@ -13,12 +13,15 @@ import (
 	"github.com/tikv-repair/tikv-repair/raftstate"
 )
 
-// open opens every part on its own: one that does not open stays nil and becomes a finding.
-func (c *checker) open() {
+// open opens every part on its own: one that does not open stays nil and becomes a finding. An error is not about the store.
+func (c *checker) open() error {
 	s := c.s
 	var err error
 	if s.DB, err = rocks.Open(s.FS, s.Layout.KVDir, rocks.Options{WALDir: s.Layout.KVWALDir, Spill: s.Spill()}); err != nil {
 		s.DB = nil
+		if s.noTemp(err) {
+			return err
+		}
 		c.fail("key-value database", err)
 		c.skip("the key-value database: regions, data")
 	}
@@ -52,10 +55,13 @@ func (c *checker) open() {
 	}
 	if s.o.NoRaft {
 		c.skip("the raft store: left out")
-		return
+		return nil
 	}
 	if err := s.openRaft(); err != nil {
 		s.Raft = nil
+		if s.noTemp(err) {
+			return err
+		}
 		c.fail("raft store", err)
 		c.skip("raft logs and start rules: the raft store cannot be read")
 	}
@@ -63,6 +69,13 @@ func (c *checker) open() {
 		c.wal(s.raftDB)
 	}
 	c.raftFiles()
+	return nil
+}
+
+// noTemp tells whether an error is about the directory for temporary files, which says nothing about the store.
+func (s *Store) noTemp(err error) bool {
+	e, temp := asError(err), s.Spill().Temp
+	return e != nil && temp != "" && e.Path == temp
 }
 
 // wal reports the damage that the replay of a database's logs met. A torn end is what a killed process leaves: not reported.

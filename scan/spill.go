@@ -17,7 +17,7 @@ var opened atomic.Uint64
 
 // Spill is the store's place for what does not fit into memory.
 func (s *Store) Spill() rocks.Spill {
-	dir := s.o.SpillDir
+	dir, temp := s.o.SpillDir, ""
 	switch {
 	case dir != "":
 	case s.o.Mode == base.LockExclusive:
@@ -26,12 +26,12 @@ func (s *Store) Spill() rocks.Spill {
 		if s.temp == "" {
 			s.temp = fmt.Sprintf("store-%d", opened.Add(1))
 		}
-		dir = s.FS.PathJoin(s.o.TempDir, s.temp)
+		dir, temp = s.FS.PathJoin(s.o.TempDir, s.temp), s.FS.PathDir(s.o.TempDir)
 	}
 	if s.o.Memory <= 0 || dir == "" {
 		return rocks.Spill{}
 	}
-	return rocks.Spill{Dir: dir, Limit: max(s.o.Memory/8, 4<<10)}
+	return rocks.Spill{Dir: dir, Temp: temp, Limit: max(s.o.Memory/8, 4<<10)}
 }
 
 // raftSpill is the part of it for a raft RocksDB, which is opened after the key-value database and closed before it.

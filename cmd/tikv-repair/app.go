@@ -148,9 +148,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 	a.root.SetArgs(args)
 	a.ctx = ctx
 	err := a.root.ExecuteContext(ctx)
-	// There is none, or it is empty, or the run ended in an error.
-	if e := a.bare.RemoveAll(a.temp); e != nil && err == nil {
-		err = base.IO("remove", a.temp, e)
+	// As a rule there is none. Where it cannot be looked for, nothing was put.
+	if ok, e := base.Exists(a.bare, a.temp); e == nil && ok {
+		if e := a.bare.RemoveAll(a.temp); e != nil && err == nil {
+			err = base.IO("remove", a.temp, e)
+		}
 	}
 	a.beats()
 	if err != nil && !a.inVerb && exitStatus(err) == exitBug {

@@ -1,8 +1,10 @@
 package rocks
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/ikey"
@@ -110,12 +112,21 @@ func (c *LogChunk) Bytes() int64 {
 type Spill struct {
 	// Dir is made when it is needed first. Nothing else may lie in it: what an earlier run left is removed.
 	Dir string
+	// Temp is the directory for temporary files that Dir lies in, "" when it lies in none. It must be there, and nobody but this process
+	// knows of Dir: as long as nothing is put away, it does not matter whether Temp can be used.
+	Temp string
 	// Limit is how many bytes of records one holder keeps in memory.
 	Limit int64
 }
 
 // spill writes the run as a table into the spill directory and empties it. Records with the same internal key become one.
 func (s Spill) spill(fs base.FS, name string, run *Run) (path string, err error) {
+	if s.Temp != "" {
+		defer func() { err = s.unusable(err) }()
+		if ok, err := base.Exists(fs, s.Temp); err != nil || !ok {
+			return "", cmp.Or(err, base.IO("find", s.Temp, os.ErrNotExist))
+		}
+	}
 	if err := fs.MkdirAll(s.Dir, 0o700); err != nil {
 		return "", base.IO("create directory", s.Dir, err)
 	}
@@ -144,6 +155,15 @@ func (s Spill) spill(fs base.FS, name string, run *Run) (path string, err error)
 	}
 	run.reset()
 	return path, nil
+}
+
+// unusable says of a failed file operation that it is the directory for temporary files that failed, not the store.
+func (s Spill) unusable(err error) error {
+	if !errors.Is(err, base.ErrIO) {
+		return err
+	}
+	return &base.Error{Class: base.ErrIO, Op: "put away what does not fit into --memory", Path: s.Temp, Offset: -1, Err: err,
+		Next: "set TMPDIR to a directory with room, or give more with --memory"}
 }
 
 // spillLog moves what the memory holds of a family's log into a file.
@@ -239,6 +259,9 @@ func (s Spill) clear(fs base.FS) error {
 		return nil
 	}
 	if ok, err := base.Exists(fs, s.Dir); !ok || err != nil {
+		if s.Temp != "" {
+			return nil // what cannot be looked at was not made
+		}
 		return err
 	}
 	return base.IO("remove", s.Dir, fs.RemoveAll(s.Dir))
