@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -47,13 +48,24 @@ func TestReadEndTakesNoMemory(t *testing.T) {
 	if err := os.WriteFile(name, make([]byte, 10000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	fs, buf := NewOS(), make([]byte, 4097)
-	// The name is copied for the kernel.
-	if n := testing.AllocsPerRun(10, func() {
-		if _, _, err := ReadEnd(fs, name, 10000, buf); err != nil {
-			t.Fatal(err)
+	buf := make([]byte, 4097)
+	var stop error
+	p := NewPulse(time.Now, func() error { return stop })
+	for what, fs := range map[string]FS{"bare": NewOS(), "watched": p.Watch(NewOS())} {
+		// The name is copied for the kernel.
+		if n := testing.AllocsPerRun(10, func() {
+			if _, _, err := ReadEnd(fs, name, 10000, buf); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 1 {
+			t.Errorf("%s: %v allocations", what, n)
 		}
-	}); n > 1 {
-		t.Errorf("%v allocations", n)
+	}
+	if n := p.read.Load(); n < 10*4096 {
+		t.Errorf("%d bytes were counted", n)
+	}
+	stop = &Error{Class: ErrInterrupted, Op: "interrupted", Offset: -1}
+	if _, _, err := ReadEnd(p.Watch(NewOS()), name, 10000, buf); !errors.Is(err, ErrInterrupted) || !p.Refused() {
+		t.Errorf("it is read all the same: %v", err)
 	}
 }
