@@ -19,7 +19,8 @@ type Limits struct {
 	// Differ are the regions with replicas on several of the stores that have not applied the same: those with the newest commit in the difference
 	// first.
 	Differ []ReplicaGap `json:"replicas_differ"`
-	// OldestLock is the transaction with the smallest start_ts of those that hold a lock; nil: there is no lock.
+	// OldestLock is the transaction with the smallest start_ts of those that hold a lock; nil: there is no lock, or none that
+	// was looked at, see LocksBelow.
 	OldestLock *TxnLimit `json:"oldest_lock,omitempty"`
 	// Txns are the transactions that are not finished everywhere: the worst state first, then by start_ts. ByState counts them.
 	Txns    []TxnLimit       `json:"transactions"`

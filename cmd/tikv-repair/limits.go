@@ -175,7 +175,9 @@ func locksLimit(l *plan.Limits, width int, oldest, txns, so string) string {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-*s%s\n", width, name, fmt.Sprintf(format, args...))
 	}
-	if t := l.OldestLock; t == nil {
+	if t := l.OldestLock; t == nil && l.LocksBelow != 0 {
+		line(oldest, "none of a transaction that started before %s; there are later ones", stampText(l.LocksBelow, scan.Time(l.LocksBelow)))
+	} else if t == nil {
 		line(oldest, "none")
 	} else {
 		line(oldest, "%s: %s, %s", stampText(t.Txn.StartTS, scan.Time(t.Txn.StartTS)), locksOf(t), t.State)
