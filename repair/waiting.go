@@ -64,6 +64,10 @@ func waitingFiles(s *scan.Store, t mvcc.TS) ([]string, []plan.Problem, error) {
 			out = append(out, p)
 		}
 	}
+	// A file that was not read because the run is to end is no finding.
+	if err := base.Refused(s.FS); err != nil {
+		return nil, nil, err
+	}
 	sort.Strings(out)
 	var ps []plan.Problem
 	for _, p := range out {

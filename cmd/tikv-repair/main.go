@@ -69,6 +69,9 @@ func every(d time.Duration, do func()) (stop func()) {
 
 // reportBug tells how to report what should not have happened.
 func reportBug(w io.Writer, cause any, stack []byte) int {
+	if e, ok := cause.(*elsewhere); ok {
+		cause, stack = e.cause, e.stack
+	}
 	fmt.Fprintf(w, "error: internal error: %v\n"+
 		"  next: this is a bug in tikv-repair %s: report the command and all of this text at https://github.com/tikv-repair/tikv-repair/issues\n"+
 		"        if the verb writes: TiKV does not start until the command has been run again or taken back with undo; see tikv-repair status\n\n%s\n",

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -63,13 +64,15 @@ func (a *app) compute(name string, do func() error) error {
 	defer base.Begin(a.fs, name).End()
 	type outcome struct {
 		err   error
-		panic any
+		panic *elsewhere
 	}
 	done := make(chan outcome, 1)
 	go func() {
 		var o outcome
 		defer func() {
-			o.panic = recover()
+			if r := recover(); r != nil {
+				o.panic = &elsewhere{r, debug.Stack()}
+			}
 			done <- o
 		}()
 		o.err = do()
@@ -79,10 +82,16 @@ func (a *app) compute(name string, do func() error) error {
 		return a.interrupted()
 	case o := <-done:
 		if o.panic != nil {
-			panic(o.panic) // where the report about bugs is made
+			panic(o.panic)
 		}
 		return o.err
 	}
+}
+
+// elsewhere is a panic of another goroutine, taken to where the report about bugs is made.
+type elsewhere struct {
+	cause any
+	stack []byte
 }
 
 // signText is one line: what is done, how far it is, how fast it goes, how long it still takes.
@@ -199,6 +208,9 @@ func (s *screen) clear() {
 func (s *screen) draw(text string, columns int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.question {
+		return // it was put after the one who draws had looked
+	}
 	if columns > 1 && utf8.RuneCountInString(text) >= columns {
 		text = string([]rune(text)[:columns-2]) + "…"
 	}

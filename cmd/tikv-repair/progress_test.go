@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -160,6 +162,21 @@ func TestInterruptedQuestion(t *testing.T) {
 	}
 }
 
+// Nothing is drawn over a question, not even by one who looked before it was put.
+func TestNothingIsDrawnOverAQuestion(t *testing.T) {
+	var errs bytes.Buffer
+	a := newApp(memEnv(vfs.NewMem(), io.Discard, &errs))
+	a.screen.draw("a bar", 80)
+	a.screen.ask(true)
+	fmt.Fprint(a.stderr, "Sure? ")
+	a.screen.draw("a late bar", 80)
+	if got := errs.String(); !strings.HasSuffix(got, "\x1b[KSure? ") {
+		t.Errorf("%q", got)
+	}
+}
+
+func buggy() error { panic("a bug") }
+
 // A computation is left behind by Ctrl-C; its error and its bug come out.
 func TestCompute(t *testing.T) {
 	a := newApp(memEnv(vfs.NewMem(), io.Discard, io.Discard))
@@ -169,11 +186,13 @@ func TestCompute(t *testing.T) {
 	}
 	func() {
 		defer func() {
-			if r := recover(); r != "a bug" {
-				t.Errorf("recovered %v", r)
+			var b bytes.Buffer
+			reportBug(&b, recover(), debug.Stack())
+			if s := b.String(); !strings.Contains(s, "error: internal error: a bug\n") || !strings.Contains(s, "tikv-repair.buggy(") {
+				t.Errorf("it does not say where the bug is:\n%s", s)
 			}
 		}()
-		_ = a.compute("x", func() error { panic("a bug") })
+		_ = a.compute("x", buggy)
 	}()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

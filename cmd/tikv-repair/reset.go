@@ -130,8 +130,8 @@ func (a *app) ask(question string, yes bool) (bool, error) {
 		return false, &base.Error{Class: base.ErrDeclined, Op: "ask", Offset: -1, Reason: "standard input is no terminal, so that nobody can answer; nothing was written",
 			Next: "run it again with --yes"}
 	}
-	fmt.Fprintf(a.stderr, "%s Type yes to go on: ", question)
 	a.screen.ask(true)
+	fmt.Fprintf(a.stderr, "%s Type yes to go on: ", question)
 	defer a.screen.ask(false)
 	type answer struct {
 		line string
