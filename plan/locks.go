@@ -127,7 +127,7 @@ func (d *Decider) With(ev Evidence) *Decider {
 		ev = elsewhere{ev}
 	}
 	j := newJudge(d.j.t, ev)
-	j.late, j.given = d.j.late, d.j.given
+	j.late, j.given, j.verdicts = d.j.late, d.j.given, d.j.verdicts
 	return &Decider{j: j, seen: map[TxnKey]bool{}}
 }
 
@@ -189,7 +189,7 @@ func txnOf(l mvcc.Lock) TxnKey { return TxnKey{Primary: string(l.Primary), Start
 type judge struct {
 	t        mvcc.TS
 	ev       Evidence
-	verdicts map[TxnKey]Verdict
+	verdicts *verdicts
 	given    map[TxnKey]Verdict // not to be judged: another one did
 	// late holds the transactions with a prewritten lock here that cannot commit at ≤ T. A commit_ts is ≥ every M and > every
 	// U of its transaction, so this decides the other locks even when the primary cannot be seen.
@@ -197,7 +197,7 @@ type judge struct {
 }
 
 func newJudge(t mvcc.TS, ev Evidence) *judge {
-	return &judge{t: t, ev: ev, verdicts: make(map[TxnKey]Verdict), late: make(map[TxnKey]late)}
+	return &judge{t: t, ev: ev, verdicts: &verdicts{of: make(map[TxnKey]Verdict)}, late: make(map[TxnKey]late)}
 }
 
 func (j *judge) note(l LockAt) {

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/tikv-repair/tikv-repair/mvcc"
 )
@@ -68,24 +69,43 @@ func Judge(t mvcc.TS, k TxnKey, ev Evidence) (Verdict, error) {
 	return newJudge(t, ev).verdict(k)
 }
 
-// maxVerdicts bounds the memory: the locks of a transaction often lie side by side, so that little is judged twice.
+// maxVerdicts bounds the memory, to some 4 MiB: the locks of a transaction often lie side by side, so that little is judged twice.
 const maxVerdicts = 1 << 14
+
+// verdicts are those that were found last, of one judge or of several that have the same evidence.
+type verdicts struct {
+	mu sync.Mutex
+	of map[TxnKey]Verdict
+}
+
+func (c *verdicts) find(k TxnKey) (Verdict, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, ok := c.of[k]
+	return v, ok
+}
+
+func (c *verdicts) keep(k TxnKey, v Verdict) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.of) >= maxVerdicts {
+		clear(c.of)
+	}
+	c.of[k] = v
+}
 
 func (j *judge) verdict(k TxnKey) (Verdict, error) {
 	if v, ok := j.given[k]; ok {
 		return v, nil
 	}
-	if v, ok := j.verdicts[k]; ok {
+	if v, ok := j.verdicts.find(k); ok {
 		return v, nil
 	}
 	v, err := j.examine(k)
 	if err != nil {
 		return Verdict{}, fmt.Errorf("%s: %w", k, err)
 	}
-	if len(j.verdicts) == maxVerdicts {
-		clear(j.verdicts)
-	}
-	j.verdicts[k] = v
+	j.verdicts.keep(k, v)
 	return v, nil
 }
 

@@ -119,8 +119,8 @@ func (a *app) begin(cmd *cobra.Command, args []string) error {
 	default:
 		return usagef("--progress is bar, plain, json or none, not %q", a.c.progress)
 	}
-	// What is not on Go's heap, the program itself above all, takes about 24 MiB.
-	debug.SetMemoryLimit(max(int64(a.c.memory)-24<<20, int64(a.c.memory)/2))
+	// What is not on Go's heap, the program itself above all, takes about 24 MiB; while garbage is collected, the heap grows by some more.
+	debug.SetMemoryLimit(max(int64(a.c.memory)-28<<20, int64(a.c.memory)/2))
 	a.inVerb = true
 	if a.c.logFile != "" {
 		// The log tells of an interruption, too.
