@@ -46,7 +46,7 @@ func (r *Reader) NewIterRange(lower, upper []byte) ikey.Iter {
 // loadBlock makes block i the current one. Its first record must be above the separator before it: otherwise a seek would
 // miss it.
 func (it *iter) loadBlock(i int) bool {
-	if it.heldAt == i {
+	if it.heldAt == i { // seeks often come in groups
 		it.c.load(it.held)
 		it.blk = i
 		return true
@@ -116,7 +116,6 @@ func (it *iter) begin() bool {
 
 // SeekGE goes to the newest record of the first user key >= user within the bounds.
 func (it *iter) SeekGE(user []byte) bool {
-	loaded := it.blk
 	if !it.begin() {
 		return false
 	}
@@ -127,13 +126,7 @@ func (it *iter) SeekGE(user []byte) bool {
 	i := sort.Search(len(it.r.index), func(i int) bool {
 		return bytes.Compare(it.r.form.user(it.r.index[i].sep), user) >= 0
 	})
-	if i == len(it.r.index) {
-		return false
-	}
-	if i == loaded { // seeks often come in groups: the block has been read and checked
-		it.blk = i
-		it.c.load(it.c.block)
-	} else if !it.loadBlock(i) {
+	if i == len(it.r.index) || !it.loadBlock(i) {
 		return false
 	}
 	if it.c.seekGE(user) {
