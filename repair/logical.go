@@ -20,7 +20,8 @@ import (
 // record has to be looked at for fences (unknown safe point).
 //
 // Why that is exact: every physical copy of a record above T, tombstones included, lies in the logs or in a file whose max_ts is
-// above T, and those are all in the set; range tombstones apply from every file.
+// above T, and those are all in the set; range tombstones apply from every file. (A SingleDelete does not count for max_ts; TiKV writes
+// none.)
 func (w *Rewinder) logicalPass(ctx context.Context) (*Effect, error) {
 	total := newEffect()
 	if w.quiet(ctx) {
