@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,8 @@ import (
 )
 
 // floor is the least that a rewind could cost: it reads as many stored bytes of tables as ours has read, those with something above T
-// first, checks and decompresses them, and compresses, checksums, writes and syncs until as many bytes are written as ours has written.
+// first, checks and decompresses them, and compresses, checksums, writes and syncs until as many bytes are written as ours has written: of
+// the deep levels first, because what lies on top is not compressed, and goes as a whole more often than not.
 // No record is looked at.
 func floor(dir string, t mvcc.TS, read, write int64, threads int) error {
 	s, err := scan.Open(base.NewOS(), dir, scan.Options{Mode: base.LockShared})
@@ -34,7 +36,7 @@ func floor(dir string, t mvcc.TS, read, write int64, threads int) error {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	var first, rest []func(*coder) error
+	var deep, first, rest []func(*coder) error
 	for _, name := range s.DB.Names() {
 		cf := s.DB.CF(name)
 		for _, f := range cf.Files() {
@@ -47,10 +49,14 @@ func floor(dir string, t mvcc.TS, read, write int64, threads int) error {
 			if err := done(); err != nil {
 				return err
 			}
-			if name == scan.CFWrite && (!trust || top > t) {
-				first = append(first, func(c *coder) error { return c.table(path, blocks, out) })
-			} else {
-				rest = append(rest, func(c *coder) error { return c.table(path, blocks, out) })
+			table := func(c *coder) error { return c.table(path, blocks, out) }
+			switch above := name == scan.CFWrite && (!trust || top > t); {
+			case above && f.Level > 0:
+				deep = append(deep, table)
+			case above:
+				first = append(first, table)
+			default:
+				rest = append(rest, table)
 			}
 		}
 	}
@@ -73,7 +79,7 @@ func floor(dir string, t mvcc.TS, read, write int64, threads int) error {
 			return nil
 		})
 	}
-	for _, f := range append(first, rest...) {
+	for _, f := range slices.Concat(deep, first, rest) {
 		next <- f
 	}
 	close(next)
