@@ -164,9 +164,13 @@ func (p *physical) rewrite(ctx context.Context, cf *rocks.CF, f rocks.LevelFile,
 	}
 	p.mu.Unlock()
 	if !changed {
+		if cf.Meta.Name != scan.CFWrite || p.w.changed == nil {
+			p.w.progress(int64(f.Size)) // setBytes could not know
+		}
 		return nil
 	}
-	p.w.expect(dataSize(r))
+	// The blocks are counted as they are read; index, filter and the rest go with them.
+	defer p.w.progress(int64(f.Size) - dataSize(r))
 	o := p.w.tableOptions(cf, profile.Place{Level: f.Level, Old: f.FileMeta}, r)
 	o.FileNumber = number
 	o.FileCreationTime = uint64(p.w.o.Now.Unix())

@@ -125,11 +125,15 @@ func (w *Rewinder) phase(name string) (end func()) {
 	return func() { w.o.Meter = before; ph.End() }
 }
 
-// setBytes is the size of the tables that are rewritten, as far as they change.
+// setBytes is the size of the tables that are rewritten, as far as that is known before they are read: the physical pass counts them down.
 func (w *Rewinder) setBytes() (n int64) {
+	set := w.set
+	if w.changed != nil {
+		set = w.changed
+	}
 	for _, name := range w.store.DB.Names() {
 		for _, f := range w.store.DB.CF(name).Files() {
-			if name == scan.CFWrite && w.set[f.Number] || name == scan.CFDefault && w.rawSet[f.Number] {
+			if name == scan.CFWrite && set[f.Number] && w.set[f.Number] || name == scan.CFDefault && w.rawSet[f.Number] {
 				n += int64(f.Size)
 			}
 		}
