@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2/record"
-
-	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/mvcc"
 	"github.com/tikv-repair/tikv-repair/repair"
 	"github.com/tikv-repair/tikv-repair/scan"
@@ -24,45 +20,7 @@ import (
 // such that can only commit after T, and of such that committed at their primary. Keys come in no order.
 func manyLocks(t *testing.T, dir string, ts mvcc.TS, locks int) (committed int64) {
 	t.Helper()
-	s, err := scan.Open(base.NewOS(), dir, scan.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	seq, number := s.DB.LastSeq+1, s.DB.Log.MaxLog+1
-	cfs := map[string]uint32{scan.CFLock: s.DB.CF(scan.CFLock).Meta.ID, scan.CFWrite: s.DB.CF(scan.CFWrite).Meta.ID}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Create(filepath.Join(dir, "db", fmt.Sprintf("%06d.log", number)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	w := record.NewWriter(f)
-	var b []byte
-	n := uint32(0)
-	flush := func() {
-		binary.LittleEndian.PutUint32(b[8:], n)
-		rec, err := w.Next()
-		if err == nil {
-			_, err = rec.Write(b)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		seq, n, b = seq+uint64(n), 0, nil
-	}
-	put := func(cf string, key, value []byte) {
-		if b == nil {
-			b = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(nil, seq), 0)
-		}
-		b = binary.AppendUvarint(append(b, byte(0x05)), uint64(cfs[cf])) // a Put with its column family
-		b = append(binary.AppendUvarint(b, uint64(len(key))), key...)
-		b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
-		if n++; n == 1000 {
-			flush()
-		}
-	}
+	log := appendLog(t, dir)
 	user := func(i int) []byte {
 		return binary.BigEndian.AppendUint64([]byte("t\x80\x00\x00\x00\x00\x00\x00\x77_r"), uint64(i)*7919%uint64(locks))
 	}
@@ -75,19 +33,14 @@ func manyLocks(t *testing.T, dir string, ts mvcc.TS, locks int) (committed int64
 		case txn%3 == 1:
 			l.MinCommitTS = ts + 1
 		case txn%3 == 2 && i%ofTxn == 0:
-			put(scan.CFWrite, mvcc.DataKey(user(i), start+5), mvcc.Write{Type: mvcc.WritePut, StartTS: start, ShortValue: []byte("value"), HasShortValue: true}.Append(nil))
+			log.put(scan.CFWrite, mvcc.DataKey(user(i), start+5), mvcc.Write{Type: mvcc.WritePut, StartTS: start, ShortValue: []byte("value"), HasShortValue: true}.Append(nil))
 			continue
 		case txn%3 == 2:
 			committed++
 		}
-		put(scan.CFLock, mvcc.LockKey(user(i)), l.Append(nil))
+		log.put(scan.CFLock, mvcc.LockKey(user(i)), l.Append(nil))
 	}
-	if n > 0 {
-		flush()
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	log.close()
 	return committed
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,52 +47,87 @@ const (
 	longLogPadding = 60
 )
 
-// longLog appends a write-ahead log to a store: as many commits above T, in no order, each of a value that lies in the default column
-// family. 1.2 million of them need about 130 MB, the list of values that go 90 MB.
-func longLog(t *testing.T, dir string, ts mvcc.TS, records int) {
+// testLog is one more write-ahead log of a store, in batches of a thousand records.
+type testLog struct {
+	t   *testing.T
+	f   *os.File
+	w   *record.Writer
+	cfs map[string]uint32
+	seq uint64 // of the first record of the batch
+	n   uint32
+	b   []byte
+}
+
+func appendLog(t *testing.T, dir string) *testLog {
 	t.Helper()
 	s, err := scan.Open(base.NewOS(), dir, scan.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	seq, cf, number := s.DB.LastSeq+1, s.DB.CF(scan.CFWrite).Meta.ID, s.DB.Log.MaxLog+1
+	l := &testLog{t: t, cfs: map[string]uint32{}, seq: s.DB.LastSeq + 1}
+	for _, cf := range s.DB.Names() {
+		l.cfs[cf] = s.DB.CF(cf).Meta.ID
+	}
+	number := s.DB.Log.MaxLog + 1
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Create(filepath.Join(dir, "db", fmt.Sprintf("%06d.log", number)))
-	if err != nil {
+	if l.f, err = os.Create(filepath.Join(dir, "db", fmt.Sprintf("%06d.log", number))); err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	w := record.NewWriter(f)
-	var b, user []byte
-	const inBatch = 1000
+	l.w = record.NewWriter(l.f)
+	return l
+}
+
+func (l *testLog) put(cf string, key, value []byte) {
+	if l.n == 0 {
+		l.b = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(l.b[:0], l.seq), 0)
+	}
+	l.b = binary.AppendUvarint(append(l.b, byte(0x05)), uint64(l.cfs[cf])) // a Put with its column family
+	l.b = append(binary.AppendUvarint(l.b, uint64(len(key))), key...)
+	l.b = append(binary.AppendUvarint(l.b, uint64(len(value))), value...)
+	if l.n++; l.n == 1000 {
+		l.flush()
+	}
+}
+
+func (l *testLog) flush() {
+	if l.n == 0 {
+		return
+	}
+	binary.LittleEndian.PutUint32(l.b[8:], l.n)
+	rec, err := l.w.Next()
+	if err == nil {
+		_, err = rec.Write(l.b)
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.seq, l.n = l.seq+uint64(l.n), 0
+}
+
+func (l *testLog) close() {
+	l.t.Helper()
+	l.flush()
+	if err := errors.Join(l.w.Close(), l.f.Close()); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// longLog appends a write-ahead log to a store: as many commits above T, in no order, each of a value that lies in the default column
+// family. 1.2 million of them need about 130 MB, the list of values that go 90 MB.
+func longLog(t *testing.T, dir string, ts mvcc.TS, records int) {
+	t.Helper()
+	l := appendLog(t, dir)
+	var user []byte
 	padding := make([]byte, longLogPadding) // a field of a TiKV to come
 	for i := range records {
-		if i%inBatch == 0 {
-			b = binary.LittleEndian.AppendUint64(b[:0], seq+uint64(i))
-			b = binary.LittleEndian.AppendUint32(b, inBatch)
-		}
 		user = append(user[:0], "t\x80\x00\x00\x00\x00\x00\x00\x77_r"...)
 		user = binary.BigEndian.AppendUint64(user, uint64(i)*7919%uint64(records))
-		key := mvcc.DataKey(user, ts+mvcc.TS(2*i)+10)
-		value := append(mvcc.Write{Type: mvcc.WritePut, StartTS: ts + mvcc.TS(2*i) + 9}.Append(nil), padding...)
-		b = binary.AppendUvarint(append(b, byte(0x05)), uint64(cf)) // a Put with its column family
-		b = append(binary.AppendUvarint(b, uint64(len(key))), key...)
-		b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
-		if (i+1)%inBatch == 0 {
-			rec, err := w.Next()
-			if err == nil {
-				_, err = rec.Write(b)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
+		l.put(scan.CFWrite, mvcc.DataKey(user, ts+mvcc.TS(2*i)+10),
+			append(mvcc.Write{Type: mvcc.WritePut, StartTS: ts + mvcc.TS(2*i) + 9}.Append(nil), padding...))
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	l.close()
 }
 
 // --memory is a bound: a store whose log and whose list of values to delete are larger is rewound within it.

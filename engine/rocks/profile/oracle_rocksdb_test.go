@@ -13,7 +13,6 @@ import (
 
 	"github.com/tikv-repair/tikv-repair/engine/base"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/manifest"
-	"github.com/tikv-repair/tikv-repair/engine/rocks/options"
 	"github.com/tikv-repair/tikv-repair/engine/rocks/sst"
 	"github.com/tikv-repair/tikv-repair/tests/fixtures"
 	oracle "github.com/tikv-repair/tikv-repair/tests/oracle/rocksdb"
@@ -35,20 +34,6 @@ func theirs(t *testing.T, text string) (*grocksdb.DB, string) {
 	return db, dir
 }
 
-func theirOptions(t *testing.T, dir string) *options.Options {
-	t.Helper()
-	fs := base.NewOS()
-	name, err := options.Newest(fs, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := options.Load(fs, fs.PathJoin(dir, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return o
-}
-
 // What RocksDB 7.8 prints of its filter policies is read back as what was asked for.
 func TestPoliciesAsRocksDBPrintsThem(t *testing.T) {
 	for text, want := range map[string]Policy{
@@ -63,7 +48,7 @@ func TestPoliciesAsRocksDBPrintsThem(t *testing.T) {
 	} {
 		db, dir := theirs(t, "block_based_table_factory={format_version=5;block_size=8192;filter_policy="+text+"}")
 		db.Close()
-		o := theirOptions(t, dir)
+		o := newestOptions(t, base.NewOS(), dir)
 		printed := o.Lookup("default").Table.FilterPolicy
 		got := FromOptions(o, "default")
 		if !got.policy.ok || got.policy.v != want || got.blockSize.v != 8192 || got.formatVersion.v != 5 || len(got.notes) > 0 {
@@ -89,7 +74,7 @@ func TestOptionsOfTheThreeLines(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := theirOptions(t, r.Dir)
+		o := newestOptions(t, base.NewOS(), r.Dir)
 		s := FromOptions(o, "write")
 		t.Logf("%s prints %q", v, o.Lookup("write").Table.FilterPolicy)
 		if s.policy != want.policy || s.For(&manifest.CF{Name: "write"}).Options(Place{}, nil).FilterPolicy != want.name || !s.wholeKeys.v || !s.compression.ok || !s.levels.ok || !s.blockSize.ok || len(s.notes) > 0 {
@@ -137,7 +122,7 @@ func TestBaseLevelIsRocksDBs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			tables := FromOptions(theirOptions(t, dir), "default").For(st.CFs[0])
+			tables := FromOptions(newestOptions(t, base.NewOS(), dir), "default").For(st.CFs[0])
 			got := tables.s.levels.v.baseLevel(tables.sizes)
 			if got != want {
 				t.Errorf("base level %d, RocksDB says %d: levels %v", got, want, tables.sizes)

@@ -304,19 +304,23 @@ func TestSources(t *testing.T) {
 	}
 }
 
+func newestOptions(t *testing.T, fs base.FS, dir string) *options.Options {
+	t.Helper()
+	name, err := options.Newest(fs, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := options.Load(fs, fs.PathJoin(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
 // The real OPTIONS of a store without Titan's table factory, and of one with it, whose table sections are empty.
 func TestRealOptions(t *testing.T) {
 	load := func(fixture, dir string) *options.Options {
-		fs := base.NewMem(fixtures.Mem(t, fixture))
-		name, err := options.Newest(fs, dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o, err := options.Load(fs, fs.PathJoin(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return o
+		return newestOptions(t, base.NewMem(fixtures.Mem(t, fixture)), dir)
 	}
 	if s := FromOptions(load("single-raftdb", "/data/raft"), "default"); !s.whole() || len(s.Notes()) > 0 || !s.policy.v.None || s.blockSize.v != 64<<10 {
 		t.Errorf("block based: %+v", s)
